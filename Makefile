@@ -1,0 +1,37 @@
+# make verify   install into .venv, fetch the embedded model once, check every fast claim
+# make test     all that CI runs: lint, types, specs, the suite's own slow checks
+# make update-snapshots   record facts anew; read the diff before you commit it
+
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS ?= blas,report
+
+.PHONY: verify test lint update-snapshots clean
+
+verify: .venv/installed-$(EXTRAS)
+	$(BIN)/pytest specs/ --report report.html --report results.json
+
+test: EXTRAS = blas,report,browser,dev
+test: lint
+	$(BIN)/pytest specs/ -n 2
+	$(BIN)/pytest specs/ -m "slow or browser"
+
+lint: EXTRAS = blas,report,browser,dev
+lint:
+	$(MAKE) .venv/installed-$(EXTRAS) EXTRAS=$(EXTRAS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+update-snapshots: .venv/installed-$(EXTRAS)
+	$(BIN)/pytest specs/ --snapshot-update
+
+.venv/installed-%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11: name a newer one, make verify PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .benchmarks results.json report.html
