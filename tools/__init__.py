@@ -1,0 +1,1 @@
+"""All that looks: plain functions on plain values, for specs, notebooks and the command line."""

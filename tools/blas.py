@@ -1,0 +1,68 @@
+"""Give MLX's CPU backend a fast BLAS on Linux.
+
+The Linux wheel of MLX links the reference BLAS, which multiplies matrices about fifty times slower
+than OpenBLAS does. The dynamic loader resolves `cblas_sgemm` to the first library that offers it in
+the global scope, so a BLAS loaded there *before* `mlx.core` is imported serves MLX instead. macOS
+needs none of this: there MLX uses Metal and Accelerate.
+"""
+
+import ctypes
+import ctypes.util
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+REFERENCE = "reference BLAS (slow; install the extra `blas`)"
+
+
+def preload() -> str:
+    """Load the first usable BLAS and return what is in use, for people to read.
+
+    Must run before the first import of `mlx.core`; after it, nothing can be changed any more.
+    """
+    if sys.platform != "linux":
+        return "Accelerate" if sys.platform == "darwin" else "the platform's own"
+    if "mlx.core" in sys.modules:
+        return "unknown (mlx.core was imported first)"
+    for library in candidates():
+        try:
+            loaded = _load(library)
+        except (OSError, AttributeError):
+            continue  # it lacks a run-time library or is no CBLAS: the next may do
+        return _describe(loaded, library)
+    return REFERENCE
+
+
+def candidates() -> Iterator[Path]:
+    """Where an OpenBLAS may be, best first: cmeel-openblas, faiss-cpu's own, the system's."""
+    for package, pattern in (
+        ("cmeel", "../cmeel.prefix/lib/libopenblas.so"),
+        ("faiss", "../faiss_cpu.libs/libopenblas*.so*"),
+    ):
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            yield from sorted(Path(spec.origin).parent.glob(pattern))
+    for name in ("openblas", "mkl_rt"):
+        if found := ctypes.util.find_library(name):
+            yield Path(found)
+
+
+def _load(library: Path) -> ctypes.CDLL:
+    # Wheels carry the Fortran and OpenMP run times beside the BLAS, under hashed names. Loaded
+    # first, they are found by name when the BLAS asks for them.
+    for needed in ("libquadmath", "libgfortran", "libgomp"):
+        for path in library.parent.glob(f"{needed}-*.so*") if library.is_absolute() else ():
+            ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    loaded = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    loaded.cblas_sgemm  # noqa: B018  raises AttributeError where the symbol is missing
+    return loaded
+
+
+def _describe(loaded: ctypes.CDLL, library: Path) -> str:
+    try:
+        loaded.openblas_get_config.restype = ctypes.c_char_p
+        words = loaded.openblas_get_config().decode().split()
+    except AttributeError:
+        return library.name
+    return f"{' '.join(words[:2])} ({loaded.openblas_get_num_threads()} threads)"

@@ -1,0 +1,128 @@
+"""What a spec saw, recorded before its verdict.
+
+An exhibit is a plain dict (see `KINDS`), so it crosses process borders, fits JSON and needs no
+class to be read back. `Exhibits` builds such dicts and hands each to one callable; who keeps them
+is not its business. Numbers that are not finite become null: a NaN is a finding of the spec, not
+of the file format.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+KINDS = (
+    "text", "table", "bars", "heatmap", "curve", "tokens", "attention", "predictions", "generation",
+    "weights", "neighbours", "heads", "lens", "roofline", "memory", "fit", "ladder", "histogram",
+    "candidates", "assistant",
+)  # fmt: skip
+
+
+class Exhibits:
+    """Records for one run of one spec.
+
+    Args:
+        record: called with ("exhibit", dict), ("measured", str), … for each thing recorded.
+        subject: the name of the model under test, for messages.
+        skip: called with a reason when the evidence allows no verdict; must raise.
+    """
+
+    def __init__(
+        self,
+        record: Callable[[str, object], None],
+        subject: str,
+        skip: Callable[[str], NoReturn],
+    ) -> None:
+        self._record = record
+        self._skip = skip
+        self.subject = subject
+
+    def measured(self, what: str, value: object, should_be: object) -> str:
+        """Record what was measured against what the claim expects; return the failure message.
+
+        >>> exhibits.measured("largest weight on a later token", 0.43, should_be="0")
+        'largest weight on a later token = 0.43, but should be 0 [smollm2-135m]'
+        """
+        number = _short(value)
+        self._record("measured", f"{what} = {number}")
+        self._record("expected", _short(should_be))
+        return f"{what} = {number}, but should be {_short(should_be)} [{self.subject}]"
+
+    def inconclusive(self, reason: str) -> NoReturn:
+        """The evidence lies inside the measured noise: neither verified nor refuted."""
+        self._record("inconclusive", reason)
+        self._skip(f"inconclusive: {reason}")
+
+    def fault(self, spec: Callable[..., object], red: bool) -> None:
+        """A fault was planted under `spec`, which did (`red`) or did not notice."""
+        self._record("fault", {"spec": spec.__name__, "red": red})
+
+    def add(self, kind: str, title: str, **content: object) -> None:
+        """Record an exhibit of any kind in `KINDS`."""
+        if kind not in KINDS:
+            raise ValueError(f"no exhibit is called {kind!r}; there are {', '.join(KINDS)}")
+        self._record("exhibit", plain({"kind": kind, "title": title, **content}))
+
+    def text(self, text: str, title: str) -> None:
+        self.add("text", title, text=text)
+
+    def table(self, rows: Sequence[Sequence[object]], columns: Sequence[str], title: str) -> None:
+        """Columns name their unit: `bytes`, `share (%)`."""
+        self.add("table", title, columns=columns, rows=rows)
+
+    def bars(self, values: Mapping[str, float], title: str, axis: str) -> None:
+        """One bar a label; `axis` names the quantity and its unit."""
+        self.add("bars", title, labels=list(values), values=list(values.values()), axis=axis)
+
+    def heatmap(
+        self,
+        values: Any,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        title: str,
+        row_axis: str = "from",
+        column_axis: str = "to",
+        unit: str = "weight",
+    ) -> None:
+        """`values`: (rows, columns), an array or nested sequences."""
+        self.add(
+            "heatmap", title, values=values, rows=rows, columns=columns,
+            row_axis=row_axis, column_axis=column_axis, unit=unit,
+        )  # fmt: skip
+
+    def curve(
+        self,
+        x: Sequence[float],
+        series: Mapping[str, Sequence[float]],
+        title: str,
+        x_axis: str,
+        y_axis: str,
+    ) -> None:
+        """Lines over a common x; the axes name quantity and unit."""
+        self.add("curve", title, x=x, series=dict(series), x_axis=x_axis, y_axis=y_axis)
+
+    def tokens(self, strings: Sequence[Mapping[str, object]], tokenizer: str, title: str) -> None:
+        """Strings cut into pieces: `text`, `ids`, `pieces`, and `bytes` (hex, one a piece)."""
+        self.add("tokens", title, tokenizer=tokenizer, strings=strings)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: arrays to lists, NaN and infinities to null, keys to strings."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float):  # also numpy's float64, which must not leave this process as such
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy and mlx, arrays and scalars alike
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -1,0 +1,94 @@
+"""Laws of batches: a row gives what it gives alone, whatever rows share its batch.
+
+Lengths differ in all of them: batches of one length hide every fault of padding. The rows' own
+greedy tokens are fed to one pass without a cache, and log-probabilities are compared: a fault shows
+even where it does not change the largest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
+
+from tools import tolerances
+from tools.laws.finding import Case, Finding, law, within, without
+from tools.laws.runs import batch_logits, expected_rows, generated, in_pieces, logits_of
+
+NO_BATCHES = "its caches cannot be merged into a batch"
+
+
+def prompts_of(case: Case, lengths: Sequence[int]) -> list[list[int]]:
+    """Prompts of these lengths, each starting elsewhere in the case's tokens."""
+    ids = case.token_ids * (max(lengths) // len(case.token_ids) + 2)
+    return [ids[i : i + length] for i, length in enumerate(lengths)]
+
+
+def can_batch(case: Case) -> bool:
+    """Whether every cache of the model offers to be merged, as mlx-lm's server asks."""
+    return all(hasattr(entry, "merge") for entry in make_prompt_cache(case.model))
+
+
+@law
+def batch_rows_are_alone(case: Case) -> Finding:
+    """Prompts of unequal lengths, prefilled and decoded together, give what each gives alone."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts = prompts_of(case, (29, 8, 17))
+    worst = 0.0
+    for chunk, steps in ((2048, 6), (10, 2)):
+        rows = generated(case.model, prompts, [steps] * 3, prefill_step_size=chunk)
+        worst = max([worst, *_missed(case, prompts, rows)])
+    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+
+
+@law
+def batches_change_while_they_run(case: Case) -> Finding:
+    """Rows that join and leave a running batch give what each gives alone, and the cache that each
+    hands back continues it."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts = prompts_of(case, (21, 11, 16, 9))
+    lengths = (6, 3, 5, 4)
+    rows = generated(case.model, prompts, lengths, completion_batch_size=2, prefill_batch_size=2)
+    worst = max(_missed(case, prompts, rows))
+    for prompt, (tokens, _, cache) in zip(prompts, rows, strict=True):
+        seen = prompt + tokens
+        more = case.token_ids[:3]
+        expected = logits_of(case.model, seen + more)[len(seen) :]
+        worst = max(worst, tolerances.distance(logits_of(case.model, more, cache), expected))
+    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+
+
+@law
+def histories_merge(case: Case) -> Finding:
+    """Two caches with histories of unequal lengths, merged, decode as each alone."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    steps = 4
+    prompts = prompts_of(case, (len(case.token_ids) - steps, 13))
+    caches = [in_pieces(case.model, prompt, [len(prompt)])[1] for prompt in prompts]
+    merged: list[Any] = [entries[0].merge(list(entries)) for entries in zip(*caches, strict=True)]
+    more = [prompt[:steps] for prompt in prompts]
+    got = np.stack(
+        [batch_logits(case.model, [[row[i]] for row in more], merged)[:, 0] for i in range(steps)],
+        axis=1,
+    )
+    worst = max(
+        tolerances.distance(got[i], logits_of(case.model, prompt + more[i])[-steps:])
+        for i, prompt in enumerate(prompts)
+    )
+    return within("distance of a merged row from the row alone", worst, case.reordered)
+
+
+def _missed(
+    case: Case,
+    prompts: list[list[int]],
+    rows: list[tuple[list[int], np.ndarray, list[Any]]],
+) -> list[float]:
+    return [
+        tolerances.distance(logprobs, expected_rows(case.model, prompt, tokens))
+        for prompt, (tokens, logprobs, _) in zip(prompts, rows, strict=True)
+    ]

@@ -1,0 +1,73 @@
+"""Laws of the configuration: what it says reaches the model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.utils import _get_classes
+
+from tools import tolerances
+from tools.laws.disk import reloaded
+from tools.laws.finding import Case, Finding, law, same, vacuous, within, without
+from tools.laws.forward import LEAST_SPREAD
+from tools.laws.runs import logits_of
+from tools.shapes import random_state_kept
+
+
+@law
+def rope_parameters_are_read(case: Case) -> Finding:
+    """The base of rotary embeddings is read where transformers 5 writes it: in rope_parameters."""
+    settings = text_of(case.config)
+    nested = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
+    base = nested.get("rope_theta", settings.get("rope_theta"))
+    if not isinstance(base, int | float) or not base:
+        return without("its configuration has no one base of rotary embeddings")
+    changed = copy.deepcopy(case.config)
+    text = text_of(changed)
+    text.pop("rope_theta", None)
+    text["rope_parameters"] = {"rope_type": "default", **nested, "rope_theta": base / 50}
+    logits = logits_of(reloaded(case.model, changed), case.token_ids)
+    if tolerances.distance(logits, case.logits) > LEAST_SPREAD:
+        return same("the base in rope_parameters", "used", "used")
+    text["rope_theta"] = base / 50
+    flat = logits_of(reloaded(case.model, changed), case.token_ids)
+    if tolerances.distance(flat, case.logits) < LEAST_SPREAD:
+        return without("its configuration's base has no effect")
+    return same("the base in rope_parameters", "ignored", "used")
+
+
+@law
+def a_spare_head_is_dropped(case: Case) -> Finding:
+    """A model with tied embeddings loads a file that holds the head all the same."""
+    if not text_of(case.config).get("tie_word_embeddings"):
+        return without("its head is not tied")
+    names = [name for name, _ in tree_flatten(case.model.parameters())]
+    untied = copy.deepcopy(case.config)
+    text_of(untied)["tie_word_embeddings"] = False
+    more = sorted(_names(untied) - set(names))
+    if len(more) != 1:
+        return without("untied, it has no head of its own")
+    table = next(
+        module for module in case.model.modules() if isinstance(module, nn.Embedding)
+    ).weight
+    logits = logits_of(reloaded(case.model, case.config, {more[0]: table}), case.token_ids)
+    if tolerances.distance(case.logits[:1], case.logits[1:2]) < LEAST_SPREAD:
+        return vacuous("all logits are alike")
+    missed = tolerances.distance(logits, case.logits)
+    return within("distance of logits after loading a spare head", missed, case.reordered)
+
+
+def text_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the language model, which wrappers keep one level down."""
+    return config.get("text_config", config)
+
+
+def _names(config: dict[str, Any]) -> set[str]:
+    """Names of the arrays of the model that a configuration makes; none is given memory."""
+    with random_state_kept():
+        model_class, args_class = _get_classes(config)
+        model = model_class(args_class.from_dict(copy.deepcopy(config)))
+    return {name for name, _ in tree_flatten(model.parameters())}

@@ -1,0 +1,51 @@
+"""A model's way through the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.utils import load_model, save_config, save_model
+
+
+@contextlib.contextmanager
+def saved(
+    model: nn.Module, config: Mapping[str, Any], spare: Mapping[str, mx.array] | None = None
+) -> Iterator[Path]:
+    """A directory that holds `model` and `config`, and arrays to spare, while the context is open."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        save_model(path, model)
+        if spare:
+            mx.save_safetensors(str(path / "model-spare.safetensors"), dict(spare))
+        save_config(json.loads(json.dumps(config)), path / "config.json")
+        yield path
+
+
+def reloaded(
+    model: nn.Module, config: Mapping[str, Any], spare: Mapping[str, mx.array] | None = None
+) -> nn.Module:
+    """`model` as mlx-lm loads it again. Arrays that came back the same share its memory."""
+    originals = dict(tree_flatten(model.parameters()))
+    with saved(model, config, spare) as directory:
+        again, _ = load_model(directory, lazy=True)
+        shared = [
+            (path, originals[path])
+            for path, array in tree_flatten(again.parameters())
+            if path in originals and _is_same(array, originals[path])
+        ]
+        again.update(tree_unflatten(shared))
+        mx.eval(again.parameters())
+    return again
+
+
+def _is_same(array: mx.array, other: mx.array) -> bool:
+    same_kind = array.dtype == other.dtype and array.shape == other.shape
+    return same_kind and bool(mx.array_equal(array, other).item())

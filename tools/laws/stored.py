@@ -1,0 +1,154 @@
+"""Laws of storage: a model that is written, read, packed and unpacked stays the model it was."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm.utils import dequantize_model, load_model, quantize_model
+
+from tools import tolerances
+from tools.laws.disk import reloaded, saved
+from tools.laws.finding import Case, Finding, law, same, vacuous, within, without
+from tools.laws.runs import logits_of
+from tools.trace_notes import layers_of
+
+GROUP, BITS = 32, 8
+ROOM = 2**26  # bytes of a model of which a third copy may be held
+ROUNDING = 0.2  # what 8 bits may move the median token: routed experts of a random model flip
+
+
+@law
+def reloaded_is_the_same(case: Case) -> Finding:
+    """Saved and loaded again, the model gives the same logits."""
+    if not case.config:
+        return without("no configuration to write")
+    again = logits_of(reloaded(case.model, case.config), case.token_ids)
+    # Not to the bit: baichuan_m1 divides its head by norms that are one already, but for rounding.
+    missed = tolerances.distance(again, case.logits)
+    return within("distance of the reloaded logits", missed, case.reordered)
+
+
+@law
+def quantised_is_the_same_rounded(case: Case) -> Finding:
+    """Quantisation engages and moves the logits by little; saved and loaded, or dequantised again,
+    the model still gives them."""
+    if not case.config:
+        return without("no configuration to write")
+    if _packed(case.model):
+        return without("its weights are quantised already")
+    packed, config = _quantised(case.model, case.config)
+    if not _packed(packed):
+        return same("modules that quantisation packed", 0, "some")
+    logits = logits_of(packed, case.token_ids)
+    moved = _median_distance(logits, case.logits)
+    if not moved <= ROUNDING:
+        return within(f"distance of the median token at {BITS} bits", moved, ROUNDING)
+    if not moved:
+        return vacuous("quantisation moved nothing")
+    again = logits_of(reloaded(packed, config), case.token_ids)
+    missed = tolerances.distance(again, logits)
+    if not missed <= case.reordered or _size(case.model) > ROOM:
+        return within("distance of the reloaded quantised logits", missed, case.reordered)
+    unpacked = logits_of(dequantize_model(packed), case.token_ids)
+    missed = _median_distance(unpacked, logits)
+    return within("distance of the dequantised model's logits", missed, case.reordered)
+
+
+@law
+def layers_differ(case: Case) -> Finding:
+    """No two layers hold the same weights."""
+    layers = layers_of(case.model)
+    prints: dict[tuple, int] = {}
+    for i, layer in enumerate(layers):
+        weights = tree_flatten(layer.parameters())
+        if not weights:
+            continue
+        key = tuple((path, array.shape, *_fingerprint(array)) for path, array in weights)
+        if key in prints and layer is not layers[prints[key]]:
+            return same("layers with the same weights", f"{prints[key]} and {i}", "none")
+        prints[key] = i
+    return same("layers with the same weights", "none", "none")
+
+
+@law
+def every_weight_matters(case: Case) -> Finding:
+    """Each array of weights has a say in the logits."""
+    model = case.model
+    if _packed(model):
+        return without("its weights are quantised")
+    token_ids = mx.array([case.token_ids])
+
+    def loss(parameters: dict) -> mx.array:
+        model.update(parameters)
+        logits = model(token_ids)
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        logits = mx.where(mx.isinf(logits), 0, logits)
+        return (logits * mx.sin(mx.arange(logits.shape[-1]))).sum()
+
+    parameters = model.parameters()
+    try:
+        # The flags alone are kept: gradients are let go one by one.
+        felt = tree_map(lambda gradient: mx.any(gradient != 0), mx.grad(loss)(parameters))
+        mx.eval(felt)
+    except ValueError as error:
+        return without(f"it has no gradient: {error}")
+    finally:
+        model.update(parameters)
+    idle = [
+        path
+        for path, flag in tree_flatten(felt)
+        if not flag.item() and not _moves(case, path)  # routing knows no gradient
+    ]
+    return same("weights without a say", ", ".join(idle[:3]) or "none", "none")
+
+
+def _moves(case: Case, path: str) -> bool:
+    """Whether another value of one array changes the logits."""
+    weights = dict(tree_flatten(case.model.parameters()))
+    array = weights[path]
+    shift = mx.random.normal(array.shape, key=mx.random.key(0)).astype(array.dtype)
+    try:
+        case.model.load_weights([(path, array + 3 * shift)], strict=False)
+        changed = logits_of(case.model, case.token_ids)
+    finally:
+        case.model.load_weights([(path, array)], strict=False)
+    return not np.array_equal(changed, case.logits)
+
+
+def _fingerprint(array: mx.array) -> tuple[Any, Any]:
+    flat = array.reshape(-1).astype(mx.float32)
+    mean = flat.mean().item()
+    return mean, (flat * mx.sin(mx.arange(flat.size))).sum().item()
+
+
+def _packed(model: nn.Module) -> int:
+    return sum("scales" in module for _, module in model.named_modules())
+
+
+def _median_distance(logits: np.ndarray, reference: np.ndarray) -> float:
+    rows = [
+        tolerances.distance(row, wanted)
+        for row, wanted in zip(logits[:, None], reference[:, None], strict=True)
+    ]
+    return float(np.median(rows))
+
+
+def _size(model: nn.Module) -> int:
+    return sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+
+
+def _quantised(model: nn.Module, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    """A packed copy of `model`, and its configuration."""
+    with saved(model, config) as directory:
+        copied, _ = load_model(directory, lazy=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the bits per weight
+            packed, config = quantize_model(copied, copy.deepcopy(config), GROUP, BITS)
+        mx.eval(packed.parameters())
+    return packed, config

@@ -1,0 +1,43 @@
+"""What is wrong with a model directory, in a sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+LONGEST = 80
+
+
+class BadModel(Exception):
+    """Nothing about the model can be checked. The text is one sentence: file, cause, what to do."""
+
+
+def quote(value: Any) -> str:
+    """A value from a file, short and with nothing in it that a terminal would obey."""
+    text = ascii(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def reason(text: str, without: Path | None = None) -> str:
+    """The text of an exception in one line, short and plain; `without` a path of our own."""
+    line = " ".join((text.replace(f"{without}/", "").replace(str(without), "it")).split())
+    line = "".join(char if char.isprintable() else "?" for char in line).rstrip(".")
+    return line if len(line) <= 2 * LONGEST else f"{line[: 2 * LONGEST - 1]}…"
+
+
+def megabytes(count: float) -> str:
+    """A size for people: 12 MB, 3.1 GB."""
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
+
+
+def read_json(path: Path) -> Any:
+    """Parse a file of JSON. Raises `BadModel`, which names the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise BadModel(f"{path.name} is not JSON: {error.msg} in line {error.lineno}.") from error
+    except UnicodeDecodeError as error:
+        raise BadModel(f"{path.name} is not text in UTF-8.") from error
+    except RecursionError as error:
+        raise BadModel(f"{path.name} is nested too deeply to be read.") from error
+    except (OSError, ValueError) as error:
+        raise BadModel(f"{path.name} cannot be read: {reason(str(error))}.") from error

@@ -1,0 +1,172 @@
+"""How well a model predicts a text, and how far two models disagree about it.
+
+Everything is teacher-forced: the model reads the true text, however wrong its own guesses are, so
+that two models are compared at the same positions. Texts are taken in one forward pass.
+
+Quality is bits per byte of UTF-8, which two tokenizers can be compared by; perplexity per token
+is not. Nats of each token are summed in float64.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log, log2
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+POSITIONS_AT_ONCE = 64  # bounds the float64 copies that `divergence` makes
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text as token ids, and which part of it is predicted.
+
+    The first `context` tokens are given: a BOS token where the tokenizer adds one, so that every
+    byte of the text is predicted, and otherwise the text's own first token. `n_bytes` counts the
+    bytes of the tokens after them.
+    """
+
+    token_ids: list[int]
+    context: int
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far a model's predictions are from a reference's, over paired positions.
+
+    KL(reference ‖ model) is in nats a token. A flip is a position whose likeliest token differs.
+    """
+
+    positions: int
+    mean_kl: float
+    p99_kl: float
+    max_kl: float
+    flips: int
+
+    @property
+    def top1_agreement(self) -> float:
+        """Return the share of positions, 0 to 1, at which both name the same likeliest token."""
+        return 1 - self.flips / self.positions
+
+
+def encode(tokenizer: Any, text: str) -> Encoded:
+    """Encode a text for scoring.
+
+    Raises ValueError if the tokenizer loses or changes part of the text: bits per byte would then
+    count bytes that were never predicted.
+    """
+    token_ids = list(tokenizer.encode(text))
+    decoded = _decode(tokenizer, token_ids)
+    if decoded != text:
+        at = next((i for i, (a, b) in enumerate(zip(decoded, text)) if a != b), len(decoded))
+        raise ValueError(
+            f"the tokenizer does not give the text back: it differs from character {at} on, "
+            f"at {text[at : at + 20]!r}"
+        )
+    for context in range(1, len(token_ids)):
+        given = _decode(tokenizer, token_ids[:context])
+        if text.startswith(given):  # false inside a character that spans several tokens
+            return Encoded(token_ids, context, len(text.encode()) - len(given.encode()))
+    raise ValueError(f"a text of {len(token_ids)} tokens leaves nothing to predict")
+
+
+def teacher_forced_logits(model: Any, token_ids: list[int]) -> mx.array:
+    """Return the logits for every next token, (tokens - 1, vocabulary) in float32, in one pass."""
+    logits = model(mx.array([token_ids[:-1]]))[0].astype(mx.float32)
+    mx.eval(logits)
+    return logits
+
+
+def logprobs_of(logits: mx.array, token_ids: list[int]) -> np.ndarray:
+    """Return what teacher-forced logits gave to the tokens that followed.
+
+    `logits` is (tokens - 1, vocabulary); the result is (tokens - 1,) in nats, float64. Raises
+    ValueError if a log-probability is not a finite number.
+    """
+    targets = mx.array(token_ids[1:])[:, None]
+    chosen = mx.take_along_axis(logits, targets, axis=-1)[:, 0]
+    logprobs = np.array(chosen - mx.logsumexp(logits, axis=-1), dtype=np.float64)
+    broken = int(np.count_nonzero(~np.isfinite(logprobs)))
+    if broken:
+        raise ValueError(f"{broken} of {len(logprobs)} log-probabilities are not finite numbers")
+    return logprobs
+
+
+def token_logprobs(model: Any, token_ids: list[int]) -> np.ndarray:
+    """Return the log-probability, in nats, of each token but the first, given those before it."""
+    return logprobs_of(teacher_forced_logits(model, token_ids), token_ids)
+
+
+def bits_per_byte(model: Any, tokenizer: Any, text: str) -> float:
+    """Return the bits that the model needs for a byte of the text (8 is no knowledge at all)."""
+    encoded = encode(tokenizer, text)
+    return bits(token_logprobs(model, encoded.token_ids), encoded) / encoded.n_bytes
+
+
+def bits(logprobs: np.ndarray, encoded: Encoded) -> float:
+    """Return the bits spent on the predicted tokens; `logprobs` as `logprobs_of` gives them."""
+    return -float(logprobs[encoded.context - 1 :].sum()) / log(2)
+
+
+def divergence(reference_logits: mx.array, logits: mx.array) -> Divergence:
+    """Compare two models' logits at the same positions, both (positions, vocabulary).
+
+    Each vocabulary entry contributes p·(d + exp(-d) - 1), with d = log p - log q: never negative,
+    exactly 0 for equal logits, and in sum the KL divergence, because p and q both sum to 1. The
+    textbook sum p·d loses small divergences to rounding. Raises ValueError for different shapes
+    or logits that are not finite.
+    """
+    if reference_logits.shape != logits.shape:
+        raise ValueError(
+            f"logits of shape {logits.shape} cannot be paired with {reference_logits.shape}"
+        )
+    positions = len(logits)
+    kl = np.empty(positions)
+    flips = 0
+    for start in range(0, positions, POSITIONS_AT_ONCE):
+        rows = slice(start, start + POSITIONS_AT_ONCE)
+        p_logits, q_logits = (
+            np.array(each[rows].astype(mx.float32), dtype=np.float64)
+            for each in (reference_logits, logits)
+        )
+        if not (np.isfinite(p_logits).all() and np.isfinite(q_logits).all()):
+            raise ValueError(f"logits at positions {start} and after are not finite numbers")
+        flips += int(np.count_nonzero(p_logits.argmax(-1) != q_logits.argmax(-1)))
+        log_p, log_q = _log_softmax(p_logits), _log_softmax(q_logits)
+        difference = log_p - log_q
+        kl[rows] = (np.exp(log_p) * (difference + np.expm1(-difference))).sum(-1)
+    return Divergence(
+        positions, float(kl.mean()), float(np.quantile(kl, 0.99)), float(kl.max()), flips
+    )
+
+
+def bigram_bits_per_byte(texts: Iterable[str]) -> float:
+    """Return the least that any byte-bigram model could need on these texts, in bits per byte.
+
+    It is their own conditional entropy, H(byte | byte before it), counted over all of them: a
+    bigram model fitted to the very texts it is scored on. A language model that needs more has
+    learned nothing that letter pairs do not show.
+    """
+    pairs: Counter[tuple[int, int]] = Counter()
+    for text in texts:
+        pairs.update(pairwise(text.encode()))
+    firsts: Counter[int] = Counter()
+    for (first, _), count in pairs.items():
+        firsts[first] += count
+    total = pairs.total()
+    if total == 0:
+        raise ValueError("texts of fewer than two bytes hold no pair")
+    return sum(n * log2(firsts[first] / n) for (first, _), n in pairs.items()) / total
+
+
+def _decode(tokenizer: Any, token_ids: list[int]) -> str:
+    return tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

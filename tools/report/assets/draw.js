@@ -1,0 +1,52 @@
+// Pictures are drawn when they come into sight, and again when colours change.
+const FIGURES = { heatmap, bars, curve, histogram, memory, roofline, ladder };
+const PANELS = {}; // kind -> (element) => redraw, filled by the scripts of the panels
+const drawn = new Map(); // element -> redraw
+const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false, showTips: false };
+
+function merged(base, extra) {
+  const result = { ...base };
+  for (const [key, value] of Object.entries(extra)) {
+    const plain = value && typeof value === "object" && !Array.isArray(value);
+    result[key] = plain ? merged(base[key] ?? {}, value) : value;
+  }
+  return result;
+}
+
+function plot(element, { data, layout }) {
+  return Plotly.react(element, data, merged(baseLayout(), layout), CONFIG);
+}
+
+function draw(element) {
+  if (drawn.has(element)) return;
+  const kind = element.dataset.draw;
+  const panel = PANELS[kind];
+  const redraw = panel
+    ? panel(element)
+    : () => plot(element, FIGURES[kind](exhibits[element.dataset.key]));
+  drawn.set(element, redraw);
+  redraw();
+}
+
+function redrawAll() {
+  for (const redraw of drawn.values()) redraw();
+}
+
+function drawInSight() {
+  const observer = new IntersectionObserver((seen) => {
+    for (const { target, isIntersecting } of seen) {
+      if (!isIntersecting) continue;
+      observer.unobserve(target);
+      draw(target);
+    }
+  }, { rootMargin: "300px" });
+  const elements = all("[data-draw]");
+  elements.forEach((element) => observer.observe(element));
+  const first = elements.find((element) => element.offsetParent);
+  if (first) draw(first); // so that the first picture stands before anyone scrolls to it
+}
+
+function drawWhatPrints(printing) {
+  if (printing) all("[data-draw]").filter((element) => element.offsetParent).forEach(draw);
+  redrawAll();
+}

@@ -1,0 +1,53 @@
+// Filters of the ledger, and links to single claims.
+function offerFilters() {
+  const form = document.getElementById("filters");
+  const rows = all(".ledger > li").map((row) => ({
+    row,
+    text: row.textContent.toLowerCase(),
+    results: all("tr[data-verdict]", row).map(({ dataset }) => dataset),
+  }));
+  const filter = () => {
+    const { experiment, verdict, subject, words } = Object.fromEntries(new FormData(form));
+    let count = 0;
+    for (const { row, text, results } of rows) {
+      const plain = verdict && verdict !== "corrections";
+      const matches = results.some((result) => (!subject || result.subject === subject) && (!plain || result.verdict === verdict));
+      const visible = matches && (!experiment || row.dataset.experiment === experiment)
+        && (verdict !== "corrections" || "corrects" in row.dataset)
+        && text.includes(words.trim().toLowerCase());
+      row.hidden = !visible;
+      count += visible;
+    }
+    document.getElementById("filtered").textContent = `${count} claim${count === 1 ? "" : "s"}`;
+  };
+  form.addEventListener("input", filter);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  return { reset() { form.reset(); filter(); } };
+}
+
+function followLink(filters) {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  if (target.matches(".ledger > li")) {
+    if (target.hidden) filters.reset();
+    target.querySelector("details").open = true;
+  }
+  if (target.matches(".claim")) {
+    const evidence = target.querySelector("details");
+    if (evidence) evidence.open = true;
+  }
+  holdInSight(target);
+}
+
+// Pictures above the target grow when they are drawn: follow it until the reader moves on.
+function holdInSight(target, patience = 3000) {
+  const align = () => target.scrollIntoView();
+  const growth = new ResizeObserver(align);
+  growth.observe(document.body);
+  const leave = () => growth.disconnect();
+  for (const event of ["wheel", "touchstart", "pointerdown", "keydown"]) {
+    addEventListener(event, leave, { once: true, passive: true });
+  }
+  setTimeout(leave, patience);
+  align();
+}

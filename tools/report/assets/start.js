@@ -1,0 +1,20 @@
+// The order of things when the page opens: what can be read works at once, pictures follow.
+async function start() {
+  document.documentElement.classList.add("scripted");
+  watchTheme(drawWhatPrints);
+  offerSubjects();
+  const filters = offerFilters();
+  addEventListener("hashchange", () => followLink(filters));
+  followLink(filters);
+  const bytes = document.getElementById("show-bytes");
+  bytes?.addEventListener("change", () => bytes.closest(".panel").classList.toggle("with-bytes", bytes.checked));
+  if (!("DecompressionStream" in window)) {
+    document.querySelector(".masthead").append(make("p", { class: "notice" }, "This browser is too old to draw the pictures; the ledger and the tables are complete."));
+    return;
+  }
+  await Promise.all([loadExhibits(), loadPlotly()]);
+  offerNumbers();
+  drawInSight();
+}
+
+start();

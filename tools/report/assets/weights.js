@@ -1,0 +1,52 @@
+// A model as tiles, by the path of each group's name; click to go in, click the top to come out.
+const PARTS = [
+  [/embed|wte|wpe/, 1, "embedding"], [/attn|attention|_proj$|qkv|mixer|ssm/, 0, "attention"],
+  [/mlp|ffn|feed|expert|gate|up_proj|down_proj/, 2, "feed-forward"], [/norm|ln_/, 3, "norm"], [/head/, 4, "head"],
+];
+
+function partOf(path) {
+  const rules = /mlp|ffn|feed|expert/.test(path) ? [PARTS[2]] : PARTS;
+  return rules.find(([pattern]) => pattern.test(path));
+}
+
+function treemapFigure(it, measure) {
+  const nodes = new Map([["", { parent: null, name: it.title, value: 0 }]]);
+  const paths = it.groups.map((group) => group.name.replace(/\.weight$/, "").split("."));
+  while (paths.every((path) => path.length > 1 && path[0] === paths[0][0])) paths.forEach((path) => path.shift());
+  it.groups.forEach((group, index) => {
+    const path = paths[index];
+    let parent = "";
+    path.forEach((name, at) => {
+      const id = path.slice(0, at + 1).join(".");
+      if (!nodes.has(id)) nodes.set(id, { parent, name, value: 0 });
+      nodes.get(id).value += group[measure];
+      if (at === path.length - 1) nodes.get(id).group = group;
+      parent = id;
+    });
+    nodes.get("").value += group[measure];
+  });
+  const read = (value) => (measure === "bytes" ? quantity(value) : short(value));
+  const ids = [...nodes.keys()];
+  const list = [...nodes.values()];
+  return {
+    data: [{
+      type: "treemap", branchvalues: "total", ids: ids.map((id) => `/${id}`), maxdepth: 5,
+      labels: list.map((node) => label(node.name)), parents: list.map((node) => (node.parent === null ? "" : `/${node.parent}`)),
+      values: list.map((node) => node.value), text: list.map((node) => read(node.value)), textinfo: "label+text", hoverinfo: "text",
+      hovertext: list.map((node, at) => `${label(ids[at] || it.title)}<br>${read(node.value)} ${measure === "bytes" ? "" : "parameters"}` + (node.group
+        ? `<br>${label((node.group.logical_shape ?? []).join(" × "))}, stored as ${label((node.group.stored_shape ?? []).join(" × "))} ${label(node.group.dtype ?? "")}` : "")),
+      marker: { colors: ids.map((id) => { const part = partOf(id); return part ? palette()[part[1]] : colour("line"); }), line: { color: colour("paper"), width: 1 } },
+      tiling: { pad: 2 }, pathbar: { visible: true }, root: { color: "rgba(0,0,0,0)" },
+    }],
+    layout: { height: 460, margin: { l: 0, r: 0, t: 24, b: 0 } },
+  };
+}
+
+PANELS.weights = (element) => {
+  const [it] = recorded(element.dataset.key);
+  let measure = "bytes";
+  const redraw = () => plot(element, treemapFigure(it, measure));
+  const slot = element.parentElement.querySelector("[data-weights]");
+  slot.replaceWith(choice(["bytes", "parameters"], measure, "Area of the tiles", (name) => { measure = name; redraw(); }));
+  return redraw;
+};

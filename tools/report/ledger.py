@@ -1,0 +1,133 @@
+"""The ledger as the report shows it: one entry a claim, one result a subject."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tools.report.text import shown
+from tools.results import VERDICTS
+
+_WORST = ("refuted", "inconclusive", "verified", "not run")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one claim on one subject."""
+
+    subject: str
+    verdict: str
+    measured: str | None
+    expected: str | None
+    reason: str | None
+
+
+@dataclass
+class Entry:
+    """One claim and its results."""
+
+    id: str
+    says: str
+    kind: str
+    corrects: str | None
+    falsifier: str | None
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def experiment(self) -> int:
+        head = self.id.partition(".")[0]
+        return int(head) if head.isdecimal() else 0
+
+    @property
+    def anchor(self) -> str:
+        return anchor(self.id)
+
+    @property
+    def verdict(self) -> str:
+        """The worst over all subjects; a claim that ran nowhere is not run."""
+        verdicts = {result.verdict for result in self.results}
+        return next(verdict for verdict in _WORST if verdict in verdicts)
+
+    @property
+    def verdicts(self) -> list[str]:
+        return list(dict.fromkeys(result.verdict for result in self.results))
+
+    @property
+    def headline(self) -> Result:
+        """The result that decides the verdict."""
+        return next(result for result in self.results if result.verdict == self.verdict)
+
+    @property
+    def known(self) -> bool:
+        """Whether it is refuted only where that is a documented fault of someone else's."""
+        refuted = [result for result in self.results if result.verdict == "refuted"]
+        return bool(refuted) and all((r.reason or "").startswith("known") for r in refuted)
+
+    @property
+    def tallies(self) -> list[tuple[str, list[Result]]]:
+        """Results grouped by verdict, worst first."""
+        groups = [(v, [r for r in self.results if r.verdict == v]) for v in _WORST]
+        return [(verdict, results) for verdict, results in groups if results]
+
+    @property
+    def findings(self) -> list[tuple[str, list[Result]]]:
+        """The tallies without what was not run, unless nothing was."""
+        ran = [tally for tally in self.tallies if tally[0] != "not run"]
+        return ran or self.tallies
+
+
+def anchor(claim_id: str) -> str:
+    """The end of the link to a claim."""
+    return "".join(char if char.isalnum() or char in ".-" else "-" for char in claim_id)
+
+
+def entries(claims: Iterable[Mapping[str, Any]]) -> list[Entry]:
+    """One entry a claim, in the order of the results; claims about the suite itself come last."""
+    found: dict[str, Entry] = {}
+    for claim in claims:
+        entry = found.setdefault(
+            claim["id"],
+            Entry(
+                id=shown(claim["id"], 40),
+                says=shown(claim["says"], 2000),
+                kind=shown(claim.get("kind") or "claim", 40),
+                corrects=_maybe(claim.get("corrects")),
+                falsifier=_maybe(claim.get("falsifier")),
+            ),
+        )
+        entry.results.append(
+            Result(
+                subject=shown(claim["subject"], 120),
+                verdict=claim["verdict"],
+                measured=_maybe(claim.get("measured")),
+                expected=_maybe(claim.get("expected")),
+                reason=_maybe(claim.get("reason")),
+            )
+        )
+    return sorted(found.values(), key=lambda entry: entry.experiment == 0)
+
+
+def _maybe(text: str | None) -> str | None:
+    return shown(text, 4000, lines=True) if text else None
+
+
+def counts(ledger: Iterable[Entry]) -> dict[str, int]:
+    """Claims by verdict; those that correct the plan, and known faults, are counted once more."""
+    ledger = list(ledger)
+    tally = Counter(entry.verdict for entry in ledger)
+    counted = {verdict: tally[verdict] for verdict in VERDICTS}
+    return counted | {
+        "corrections": sum(bool(entry.corrects) for entry in ledger),
+        "known": sum(entry.known for entry in ledger),
+    }
+
+
+def subjects(ledger: Iterable[Entry]) -> list[str]:
+    """All subjects, in the order in which they were met."""
+    return list(dict.fromkeys(r.subject for entry in ledger for r in entry.results))
+
+
+def models(ledger: Iterable[Entry]) -> list[str]:
+    """Subjects about which something was found out; not the suite, when it checks itself."""
+    ran = (r for entry in ledger if entry.experiment != 0 for r in entry.results)
+    return list(dict.fromkeys(r.subject for r in ran if r.verdict != "not run"))

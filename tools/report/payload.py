@@ -1,0 +1,27 @@
+"""What the page carries for its scripts: packed, so that the file stays small enough to send."""
+
+import base64
+import gzip
+import json
+from typing import Any
+
+FILE_LIMIT = 8_000_000
+"""Bytes of a report; many mail servers refuse more."""
+
+
+def packed(text: str) -> str:
+    """`text` as gzip in base 64, in which no markup can occur. The same text, the same result."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii")
+
+
+def compact(value: Any) -> str:
+    """JSON without spaces; lone surrogates are written as escapes."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def cost(exhibit: Any, drawn_by_script: bool) -> int:
+    """About how many bytes an exhibit adds to the file."""
+    text = compact(exhibit)
+    if not drawn_by_script:
+        return 3 * len(text)  # markup around each of its values
+    return len(gzip.compress(text.encode("ascii"), 1)) * 4 // 3

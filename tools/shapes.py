@@ -1,0 +1,115 @@
+"""Declare a model from its configuration without materialising a weight.
+
+MLX evaluates nothing until it is asked to. A declared model knows the shape, type and size of every
+array, and even a forward pass through it only builds a graph, which knows those of the caches.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_map_with_path
+from mlx_lm import utils as mlx_lm_utils
+
+MODELS = Path(__file__).with_name("models.toml")
+
+# A configuration from the network may ask for anything; this bounds how long declaring it takes.
+MOST_REPEATS = 4096
+
+PACKING = ("quantization", "quantization_config")
+ERRORS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, IndexError, ImportError)
+
+
+class BadConfig(ValueError):
+    """No model can be declared from this configuration. The text is one sentence."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published model: its `config`, and the parameters that a declared copy must have."""
+
+    name: str
+    repo: str
+    config: dict[str, Any]
+    parameters: int
+
+
+@cache
+def published() -> dict[str, Published]:
+    """The models of models.toml by name, smallest first within what the plan names."""
+    tables = tomllib.loads(MODELS.read_text(encoding="utf-8"))
+    return {name: Published(name=name, **table) for name, table in tables.items()}
+
+
+def declare(
+    config: Mapping[str, Any],
+    bits: int | None = 4,
+    group_size: int | None = None,
+    mode: str = "affine",
+    dtype: mx.Dtype = mx.bfloat16,
+) -> nn.Module:
+    """Build the model that mlx-lm builds for `config`, its weights declared and not evaluated.
+
+    `bits` packs what mlx-lm's own conversion packs (None leaves all in `dtype`); scales and biases
+    are in `dtype`, as in the published conversions. Nothing in a model's directory is executed.
+    Raises BadConfig when mlx-lm has no such architecture or the configuration makes no sense.
+    """
+    config = {k: v for k, v in config.items() if k not in PACKING}
+    _check(config)
+    try:
+        with random_state_kept():
+            model_class, args_class = mlx_lm_utils._get_classes(config)
+            model = model_class(args_class.from_dict(config))
+            _cast(model, dtype)
+            if bits is not None:
+                with redirect_stdout(StringIO()):  # it prints the bits per weight
+                    mlx_lm_utils.quantize_model(model, config, group_size, bits, mode)
+    except ERRORS as error:
+        kind = config.get("model_type")
+        raise BadConfig(f"No model of type {kind!r} can be declared: {error}") from error
+    model.eval()
+    return model
+
+
+def _cast(model: nn.Module, dtype: mx.Dtype) -> None:
+    """What conversion does: floating arrays become `dtype`, but for those the model exempts."""
+    wanted = getattr(model, "cast_predicate", lambda path: True)
+
+    def cast(path: str, array: mx.array) -> mx.array:
+        floating = mx.issubdtype(array.dtype, mx.floating)
+        return array.astype(dtype) if floating and wanted(path) else array
+
+    model.update(tree_map_with_path(cast, model.parameters()))
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", kind):
+        raise BadConfig(f"The configuration's model_type is {kind!r}, which names no architecture.")
+    nested = config.get("text_config")
+    for level in (config, nested if isinstance(nested, dict) else {}):
+        for key, value in level.items():
+            if isinstance(value, int) and not -1 <= value < 2**31:
+                raise BadConfig(f"The configuration's {key} is {value}, which no model has.")
+            counts = "layers" in key or "experts" in key
+            if counts and isinstance(value, int) and value > MOST_REPEATS:
+                raise BadConfig(f"The configuration's {key} is {value}, more than {MOST_REPEATS}.")
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leave MLX's global random state as it was: declaring draws from it."""
+    state: Any = mx.random.state
+    first, second = state[0].tolist()
+    try:
+        yield
+    finally:
+        mx.random.seed(first << 32 | second)  # a seed's halves are the key that it makes

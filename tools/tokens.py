@@ -1,0 +1,63 @@
+"""How a tokenizer cuts text: ids, pieces, and the bytes that each piece stands for.
+
+A piece that holds part of a character decodes to U+FFFD on its own. Its bytes are found through
+the byte-level alphabet in which GPT-2's family of tokenizers writes its vocabulary, so that a
+broken piece can still be shown.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+
+def cut(tokenizer: Any, text: str) -> dict[str, Any]:
+    """One string as a `tokens` exhibit wants it.
+
+    >>> cut(tokenizer, "Rust")  # Qwen3
+    {"text": "Rust", "ids": [49, 590], "pieces": ["R", "ust"], "bytes": ["52", "757374"]}
+    """
+    ids = encode(tokenizer, text)
+    return {
+        "text": text,
+        "ids": ids,
+        "pieces": pieces(tokenizer, ids),
+        "bytes": [piece_bytes(tokenizer, id_).hex() for id_ in ids],
+    }
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """The ids of `text` alone, without a BOS or any other token that text did not ask for."""
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Each id decoded alone."""
+    return [tokenizer.decode([id_]) for id_ in ids]
+
+
+def piece_bytes(tokenizer: Any, id_: int) -> bytes:
+    """The bytes that token `id_` adds to a text."""
+    piece = tokenizer.convert_ids_to_tokens(id_)
+    if piece is None:
+        return b""
+    alphabet = byte_alphabet()
+    if all(char in alphabet for char in piece):
+        return bytes(alphabet[char] for char in piece)
+    return piece.encode()  # an added token is written as plain text
+
+
+@cache
+def byte_alphabet() -> Mapping[str, int]:
+    """Byte-level BPE's printable stand-ins for the 256 bytes, by character."""
+    return {char: byte for byte, char in bytes_to_unicode().items()}
+
+
+def bytes_without_token(tokenizer: Any) -> list[int]:
+    """The byte values that no token of a byte-level vocabulary stands for alone.
+
+    Text that holds such a byte outside a longer token loses it when encoded.
+    """
+    vocabulary = tokenizer.get_vocab()
+    return sorted(byte for char, byte in byte_alphabet().items() if char not in vocabulary)

@@ -1,0 +1,56 @@
+"""How far apart two computations of the same thing may land: the one place where bounds are made.
+
+Derived from the unit of rounding (eps) of the number format, from depth, and from the noise that
+the device itself shows when a computation is repeated. On MLX's CPU backend that noise is zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import mlx.core as mx
+import numpy as np
+
+
+def reconstruction(dtype: mx.Dtype, keys: int = 0) -> float:
+    """Bound on `attention.reconstruction_error`, for attention over `keys` in `dtype`.
+
+    The instrument computes in float32. In float32 both sides round alike, up to the order in which
+    they add, and 1e-5 is above all that 123 architectures show (4e-6). A sum over many keys drifts:
+    each may add half a unit of rounding (eps), and a fifth of that is allowed. In a half format the
+    model rounds each score, weight and output; a score of ten then moves its weight by ten units,
+    and 16 are allowed.
+    """
+    drift = keys * mx.finfo(mx.float32).eps / 10
+    return max(1e-5 if dtype == mx.float32 else 16 * mx.finfo(dtype).eps, drift)
+
+
+def reordered(dtype: mx.Dtype, layers: int) -> float:
+    """Bound on `distance` when a whole model adds the same numbers in another order: with a cache
+    and without, alone and in a batch. Each layer adds an independent error of some units."""
+    return 16 * mx.finfo(dtype).eps * math.sqrt(layers)
+
+
+def repeated(noise: float) -> float:
+    """Bound on `distance` between two runs of one computation: twice the measured noise."""
+    return 2 * noise
+
+
+def repeat_noise(compute: Callable[[], np.ndarray], runs: int = 3) -> float:
+    """The largest `distance` between the first of several runs of `compute` and the others."""
+    first = compute()
+    return max(distance(compute(), first) for _ in range(runs - 1))
+
+
+def distance(values: np.ndarray, reference: np.ndarray) -> float:
+    """The largest distance between two rows, relative to the reference row's norm.
+
+    Rows, because models carry a few tokens whose norm is hundreds of times that of the others: an
+    absolute bound, or one relative to the largest value, would see nothing but those.
+    """
+    same = values == reference  # which infinities can be, where a model rules tokens out
+    missed = np.subtract(values, reference, dtype=np.float64, where=~same, out=np.zeros(same.shape))
+    norms = np.linalg.norm(np.where(same & np.isinf(reference), 0, reference), axis=-1)
+    missed = np.linalg.norm(missed, axis=-1)
+    return float((missed / np.maximum(norms, np.finfo(np.float32).tiny)).max())

@@ -1,0 +1,56 @@
+"""Amounts of bytes as people write and read them: "36GB", "150 GB/s"."""
+
+import re
+
+FACTORS = {
+    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?[iI]?[bB])?\s*(/\s*s)?\s*")
+
+
+class BadAmount(ValueError):
+    """This is no amount, or one that cannot be meant. The text is one sentence."""
+
+
+def parse_bytes(text: str, what: str, least: float, most: float) -> int:
+    """Read "36GB" (a bare number counts gigabytes) as bytes.
+
+    A machine's memory is sold as GB and means GiB: the caller decides. Raises BadAmount, naming
+    `what`, unless the amount lies between `least` and `most` bytes.
+    """
+    match = AMOUNT.fullmatch(text)
+    if match is None:
+        raise BadAmount(f"{what} {text!r} is no amount; write it like 36GB.")
+    number, unit, _ = match.groups()
+    value = float(number) * FACTORS[(unit or "GB").upper()]
+    if not least <= value <= most:
+        raise BadAmount(
+            f"{what} {text!r} cannot be meant: it should be between {show_bytes(least)} and "
+            f"{show_bytes(most)}."
+        )
+    return round(value)
+
+
+def show_bytes(value: float) -> str:
+    """1,500,000 as "1.5 MB": three digits, decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def parse_numbers(text: str, what: str, allowed: range | tuple[int, ...]) -> list[int]:
+    """Read "4,8" as numbers out of `allowed`. Raises BadAmount for anything else."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if numbers and all(number in allowed for number in numbers):
+        return numbers
+    if isinstance(allowed, range):
+        choice = f"from {allowed[0]:,} to {allowed[-1]:,}"
+    else:
+        choice = "out of " + ", ".join(map(str, allowed))
+    raise BadAmount(f"{what} {text!r} should be numbers {choice}, with commas between them.")
