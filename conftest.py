@@ -1,0 +1,89 @@
+"""What a specification is given: options, models, exhibits, snapshots. The ledger is in specs/."""
+
+from tools import blas
+
+BLAS = blas.preload()  # before anything imports mlx.core, or it has no effect
+
+# ruff: noqa: E402  nothing may come before the line above
+from pathlib import Path
+
+import pytest
+
+from fixtures import roles
+from fixtures.inspected import GIVEN, INSPECTED, VIEWS
+from fixtures.snapshots import PerSubject
+from tools import results
+from tools.exhibits import Exhibits
+
+pytest_plugins = ["fixtures.given"]
+REAL = pytest.mark.real
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("claims", "claims about a model")
+    group.addoption("--claims", action="store_true", help="list the ledger and stop")
+    group.addoption("--show", action="store_true", help="print what each spec saw as it runs")
+    group.addoption(
+        "--report", action="append", default=[], metavar="PATH", type=Path,
+        help="write the results to PATH: .json for the data, .html for the page (repeatable)",
+    )  # fmt: skip
+
+
+def pytest_report_header(config):
+    given = config.stash[GIVEN] or roles.names("trained", remote=False)
+    return f"model: {', '.join(given)}; device: {results.device_name()}; BLAS: {BLAS}"
+
+
+def pytest_generate_tests(metafunc):
+    """A fixture named after a role runs its spec on every subject that plays the role."""
+    given = metafunc.config.stash[GIVEN]
+    for role in roles.ROLES:
+        if role in metafunc.fixturenames:
+            # Roles that no given model plays keep their embedded subjects, to be told as not run.
+            names = roles.names(role, given) or roles.names(role)
+            remote = [() if n in given or not roles.is_remote(n) else REAL for n in names]
+            subjects = [pytest.param(n, marks=m) for n, m in zip(names, remote, strict=True)]
+            metafunc.parametrize(role, subjects, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def models(request):
+    """Every subject by name, each loaded at most once a session."""
+    from fixtures.subjects import Subjects  # here: MLX takes seconds, and a wrong option none
+
+    stash = request.config.stash
+    return Subjects(stash[GIVEN], stash[INSPECTED], stash[VIEWS])
+
+
+def _role(role):
+    # Function-scoped, for a role only looks a subject up: pytest then keeps the plan's order
+    # instead of grouping the specs by subject.
+    @pytest.fixture(name=role)
+    def subject(request, models):
+        subject = models[getattr(request, "param", roles.ROLES[role].default)]
+        if role == "trained" and not subject.is_trained:
+            pytest.skip(f"{subject.name} predicts no better than letter pairs: it is not trained")
+        return subject
+
+    return subject
+
+
+trained, embedded, subject = _role("trained"), _role("embedded"), _role("subject")
+declared, shape, vocabulary = _role("declared"), _role("shape"), _role("vocabulary")
+directory = _role("directory")
+
+
+@pytest.fixture
+def exhibit(request):
+    """Records what the spec saw, before its verdict."""
+
+    def record(name, value):
+        request.node.user_properties.append((name, value))
+
+    return Exhibits(record, dict(request.node.user_properties).get("subject", "suite"), pytest.skip)
+
+
+@pytest.fixture
+def snapshot(snapshot):
+    """syrupy's snapshots, one set a subject. Discrete facts only: no floats, times or prose."""
+    return snapshot.use_extension(PerSubject)

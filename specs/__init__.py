@@ -1,0 +1,1 @@
+"""The executable specification: one module an experiment of the plan."""

@@ -1,0 +1,170 @@
+"""Benchmarks: `pytest specs/benchmarks --benchmark-only`.
+
+Each round is timed beside a reference of the same kind of work, so that `extra_info` can say which
+share of the machine's ability was reached in that very minute. `python -m tools guard` compares
+these shares, never the seconds, with a baseline of the same class of device.
+"""
+
+from importlib.metadata import version
+
+import mlx.core as mx
+import pytest
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import load_model
+
+from conftest import BLAS
+from fixtures.passages import passages
+from tools import bandwidth, roofline, speed
+from tools.accounting import total_bytes
+from tools.trace import trace
+
+ROUNDS = 9
+READ, WRITTEN = 512, 128  # the lengths that llama-bench made customary
+LONG = 1024
+
+
+@pytest.fixture(scope="module")
+def streaming():
+    """Memory bandwidth, in bytes a second."""
+    return bandwidth.streaming()
+
+
+@pytest.fixture(scope="module")
+def multiplying():
+    """Matrix throughput, in operations a second."""
+    return bandwidth.multiplying(bandwidth.compute_dtype())
+
+
+@pytest.fixture
+def timed(benchmark):
+    """Times work round by round, each beside a reference, and notes what the figures mean."""
+
+    def run(work, ideal, setup=lambda: (), rounds=ROUNDS, **info):
+        """`ideal()` measures how many seconds the work would take at the machine's full speed."""
+        ideals = []
+
+        def before():
+            arguments = setup()
+            ideals.append(ideal())
+            return arguments, {}
+
+        benchmark.pedantic(work, setup=before, rounds=rounds, warmup_rounds=1)
+        benchmark.extra_info |= {
+            "device": bandwidth.device_name(),
+            "device_class": f"{bandwidth.device_name()}, {BLAS}",
+            "dtype": str(bandwidth.compute_dtype()).removeprefix("mlx.core."),
+            "versions": {name: version(name) for name in ("mlx", "mlx-lm")},
+            **info,
+        }
+        if benchmark.stats is None:  # run once, without timing
+            return
+        times = benchmark.stats.stats.data
+        benchmark.extra_info["shares"] = [
+            ideal / took for ideal, took in zip(ideals[-len(times) :], times, strict=True)
+        ]
+
+    return run
+
+
+def tokens(subject, count):
+    return mx.array(speed.token_ids(count, subject.config["vocab_size"]))
+
+
+def wait_for(steps, count):
+    for _ in range(count):
+        next(steps)
+
+
+@pytest.mark.parametrize("context", [16, LONG])
+def test_decode(trained, timed, streaming, context):
+    """Writes 128 tokens after a short and a long context, which is read before the clock starts."""
+    prompt = tokens(trained, context)
+    read = roofline.decode_read(trained.model, context + WRITTEN // 2)
+
+    def begin():
+        steps = generate_step(prompt, trained.model, max_tokens=WRITTEN + 1)
+        next(steps)
+        return (steps, WRITTEN)
+
+    timed(
+        wait_for,
+        ideal=lambda: WRITTEN * read.total / streaming.rate(),
+        setup=begin,
+        tokens=WRITTEN,
+        context=context,
+        bytes_per_token=read.total,
+        ceiling=streaming.rate() / read.total,
+    )
+
+
+@pytest.mark.parametrize("count", [16, READ])
+def test_prefill(trained, timed, multiplying, count):
+    """Reads a prompt up to and with the first token: the time to first token."""
+    prompt = tokens(trained, count)
+    flops = roofline.prefill_flops(trained.model, count)
+    timed(
+        lambda: wait_for(generate_step(prompt, trained.model, max_tokens=1), 1),
+        ideal=lambda: flops / multiplying.rate(),
+        tokens=count,
+        flops=flops,
+        ceiling=multiplying.rate() * count / flops,
+    )
+
+
+def test_load(trained, timed, streaming):
+    """Loads the stored model from files that the operating system has in memory already."""
+    if not any(trained.path.glob("model*.safetensors")):
+        pytest.skip("this model is not loaded from files")
+    stored = total_bytes(trained.packed)
+    timed(
+        lambda: load_model(trained.path),
+        ideal=lambda: stored / streaming.rate(),
+        bytes=stored,
+    )
+
+
+def test_trace(trained, timed):
+    """Observes one pass; its share is the time of the same pass unobserved, over it."""
+    ids = tokens(trained, 16)
+
+    def plain():
+        mx.eval(trained.model(ids[None], cache=make_prompt_cache(trained.model)))
+
+    plain()
+    timed(
+        lambda: trace(trained.model, ids),
+        ideal=lambda: bandwidth.sample(plain, rounds=3, warm_up=0).median,
+        tokens=ids.size,
+    )
+
+
+def test_tokenizer(trained, timed):
+    """Encodes the passages; its share is the time to encode and decode UTF-8, over it."""
+    text = "\n".join(passages().values())
+
+    def plain():
+        for _ in range(100):
+            text.encode().decode()
+
+    timed(
+        lambda: trained.tokenizer.encode(text),
+        ideal=lambda: bandwidth.sample(plain, rounds=3).median / 100,
+        tokens=len(trained.tokenizer.encode(text)),
+        bytes=len(text.encode()),
+    )
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_quantised_product(timed, bits):
+    """Packed matrices times vectors; its share is the time of the same ones unpacked, over it."""
+    dtype = bandwidth.compute_dtype()
+    packed = bandwidth.meeting_vectors(4096, 4096, dtype, bits)
+    plain = bandwidth.meeting_vectors(4096, 4096, dtype)
+    weights = packed.amount / plain.amount * 8 * dtype.size / (bits + 8 * dtype.size / 32)
+    timed(
+        packed.call,
+        ideal=lambda: plain.amount / plain.rate() * weights,
+        bytes=packed.amount,
+        bits=bits,
+    )

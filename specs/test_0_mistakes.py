@@ -1,0 +1,216 @@
+"""Experiment 0: what people get wrong is told in a sentence, and a run can be broken off or shared.
+
+Most of these run pytest in a process of its own. Faults are planted there as a plugin that
+PYTEST_ADDOPTS names.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures import catalogue
+from specs.test_0_provisioning import complaint, is_one_sentence
+
+ROOT = Path(__file__).parents[1]
+
+
+ENTRY = """[wet]
+about = "water"
+licence = "none"
+seed = 1
+[wet.facts]
+layers = 2
+"""
+MISTAKES = {
+    "not TOML": ENTRY + "[wet",
+    "no table": "wet = 1",
+    "a missing key": ENTRY.replace('about = "water"', ""),
+    "a misspelt key": ENTRY.replace("seed", "sed"),
+    "text for a number": ENTRY.replace("seed = 1", 'seed = "1"'),
+    "no source": ENTRY.replace("seed = 1", ""),
+    "two sources": ENTRY.replace("seed = 1", 'seed = 1\nshape = "x"'),
+    "a misspelt fact": ENTRY.replace("layers", "layrs"),
+    "a fact of another type": ENTRY.replace("layers = 2", "layers = true"),
+    "facts of nobody": ENTRY.replace("seed = 1", 'seed = 1\nfacts_of = "dry"'),
+    "a hash that is none": ENTRY.replace("seed = 1", 'wheel = { sha256 = "x" }'),
+    "a hub without a repository": ENTRY.replace("seed = 1", 'hub = { revision = "main" }'),
+}
+
+
+def believe_every_table(monkeypatch):
+    monkeypatch.setattr(catalogue, "_checked", lambda cls, table: table)
+
+
+@pytest.mark.claim(id="0.16", falsifier=believe_every_table)
+def test_a_mistake_in_the_catalogue_is_refused_in_one_sentence(exhibit, tmp_path):
+    """Each mistake, and what is said; a name that the catalogue lacks is one, too."""
+    file = tmp_path / "catalogue.toml"
+    said = {}
+    for mistake, text in MISTAKES.items():
+        file.write_text(text)
+        said[mistake] = complaint(lambda: catalogue.load(file))
+    file.write_text(ENTRY)
+    for name in ("wte", "", "\x1b[31m"):
+        said[f"the name {name!r}"] = complaint(lambda: catalogue.entry(name, file))  # noqa: B023
+    exhibit.table(list(map(list, said.items())), columns=["mistake", "said"], title="refusals")
+    accepted = [mistake for mistake, text in said.items() if not is_one_sentence(text)]
+
+    says = exhibit.measured("mistakes accepted or badly told", accepted, should_be=[])
+
+    assert not accepted, says
+    assert list(catalogue.load(file)) == ["wet"], "a right catalogue is refused"
+
+
+def start_pytest(*arguments, root=ROOT, program="import pytest, sys; sys.exit(pytest.main())"):
+    """A run of its own, as a user starts it, with its output as text."""
+    own = ("PYTEST_XDIST", "PYTEST_CURRENT")  # of the run that this spec is part of
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
+    command = [sys.executable, "-c", program, *map(str, arguments), "-p", "no:cacheprovider"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=root, env=environment, text=True, **pipes)
+
+
+def plant(monkeypatch, tmp_path, plugin):
+    """Have every pytest that a spec starts load `plugin`, the text of a module."""
+    (tmp_path / "planted_fault.py").write_text(plugin)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p planted_fault")
+
+
+def copy_with_a_typo(directory):
+    """The suite without its specs, and a ledger with a misspelt field."""
+    (directory / "specs").mkdir(exist_ok=True)
+    for name in ("conftest.py", "pyproject.toml", "specs/conftest.py", "specs/__init__.py"):
+        shutil.copy(ROOT / name, directory / name)
+    for name in ("fixtures", "tools"):
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).symlink_to(ROOT / name)
+    ledger = (ROOT / "specs/claims.toml").read_text().replace("falsifier =", "falsifer =", 1)
+    (directory / "specs/claims.toml").write_text(ledger)
+    return directory
+
+
+def let_mistakes_through(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, "import pytest\npytest.UsageError = RuntimeError\n")
+
+
+@pytest.mark.claim(id="0.17", falsifier=let_mistakes_through)
+def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_path):
+    """pytest's exit code for wrong usage; a traceback would be somebody else's problem."""
+    runs = {
+        "unknown model": start_pytest("specs", "--model", "smolm2-135m"),
+        "typo in the ledger": start_pytest("specs", root=copy_with_a_typo(tmp_path)),
+        "report in a missing directory": start_pytest("specs", "--report", tmp_path / "no/r.json"),
+    }
+    rows = []
+    for mistake, run in runs.items():
+        said = "".join(run.communicate()).strip()
+        rows.append([mistake, run.returncode, said.removeprefix("ERROR: ")])
+    exhibit.table(rows, columns=["mistake", "exit code", "said"], title="wrong usage")
+    wrong = [
+        (mistake, code, said[-200:]) for mistake, code, said in rows
+        if code != pytest.ExitCode.USAGE_ERROR or not is_one_sentence(said)
+    ]  # fmt: skip
+
+    says = exhibit.measured("mistakes that end otherwise", wrong, should_be=[])
+
+    assert not wrong, says
+
+
+def load_mlx_at_once(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, "import mlx.core\n")
+
+
+LIST_AND_TELL = """
+import pytest, sys
+code = pytest.main()
+print(int(code), "mlx.core" in sys.modules)
+"""
+
+
+@pytest.mark.claim(id="0.18", falsifier=load_mlx_at_once)
+def test_the_ledger_is_listed_without_loading_mlx(exhibit):
+    """`pytest specs/ --claims`: every claim, no model, no device."""
+    listed = start_pytest("specs", "--claims", program=LIST_AND_TELL)
+    *lines, end = "".join(listed.communicate()).strip().splitlines()
+    exhibit.text("\n".join(lines[:6]), title="how the list begins")
+    ours = [line for line in lines if line.startswith(" 0.18  ")]
+
+    assert len(ours) == 1, f"lines for this claim = {ours}, but should be one"
+    says = exhibit.measured("exit code, and whether MLX was loaded", end, should_be="0 False")
+    assert end == "0 False", says
+
+
+def lose_what_workers_saw(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+import os
+if "PYTEST_XDIST_WORKER" in os.environ:
+    from tools.exhibits import Exhibits
+    Exhibits.measured = lambda self, what, value, should_be: what
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.19", falsifier=lose_what_workers_saw)
+def test_two_workers_find_what_one_process_finds(exhibit, tmp_path):
+    """`-n 2` and no workers: the same claims, verdicts, figures and exhibits, in the same order."""
+    found = {}
+    for name, workers in (("one process", ()), ("two workers", ("-n", "2"))):
+        report = tmp_path / f"{len(workers)}.json"
+        run = start_pytest(
+            "specs/test_2_tokenizer.py", "-k", "not bos", "--report", report, *workers
+        )
+        run.communicate()
+        found[name] = {(c["id"], c["subject"]): c for c in json.loads(report.read_text())["claims"]}
+    one, two = found.values()
+    exhibit.table(
+        [[name, len(claims), sum(c["verdict"] == "verified" for c in claims.values())]
+         for name, claims in found.items()],
+        columns=["run in", "rows", "verified"],
+        title="the same specs, run twice",
+    )  # fmt: skip
+    different = [key for key in one if one[key] != two.get(key)]
+
+    assert sum(c["verdict"] == "verified" for c in one.values()) > 10, "too little ran to compare"
+    says = exhibit.measured("rows that differ", different, should_be=[])
+    assert not different, says
+    assert list(one) == list(two), f"order of rows = {list(two)}, but should be {list(one)}"
+
+
+def die_at_once(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+import signal
+def pytest_collection():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.30", falsifier=die_at_once)
+def test_an_interrupted_run_still_writes_what_it_found(exhibit, tmp_path):
+    """Ctrl-C after the first verdict: the report is there, holds it, and says it is partial."""
+    report = tmp_path / "results.json"
+    run = start_pytest("specs/test_2_tokenizer.py", "-v", "--report", report)
+    for line in run.stdout:
+        if "PASSED" in line:
+            break
+    run.send_signal(signal.SIGINT)
+    run.communicate()
+    written = json.loads(report.read_text()) if report.exists() else {}
+    verdicts = [claim["verdict"] for claim in written.get("claims", [])]
+    count = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
+    exhibit.bars(count, title="what was written", axis="rows")
+    partial = written.get("environment", {}).get("partial")
+    outcome = run.returncode, partial, {"verified", "not run"} <= {*verdicts}
+
+    says = exhibit.measured(
+        "exit code, partial, holds what ran and what did not", outcome, should_be=(2, True, True)
+    )
+
+    assert outcome == (pytest.ExitCode.INTERRUPTED, True, True), says

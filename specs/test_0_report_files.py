@@ -1,0 +1,166 @@
+"""Experiment 0: reports as files, and two of them held against each other."""
+
+import argparse
+import copy
+import io
+import json
+import re
+from contextlib import redirect_stderr, redirect_stdout
+
+import numpy as np
+import pytest
+
+from fixtures.browser import visit
+from fixtures.report_sample import sample
+from specs.test_0_report import PHONE, miswrite, written
+from tools import compare
+from tools.report import cli, load, render_report, sections
+
+NAN = '{"kind":"bars","title":"t","axis":"a","labels":["x"],"values":[NaN]}'
+
+
+def widen_a_panel(monkeypatch):
+    miswrite(monkeypatch, "sections.css", ".panel {", ".panel { min-width: 60rem;")
+
+
+@pytest.mark.browser
+@pytest.mark.claim(id="0.37", falsifier=widen_a_panel)
+def test_a_phone_in_the_dark_shows_what_a_screen_in_the_light_does(tmp_path, exhibit):
+    """Nothing is cut off sideways, and words in the pictures have the colour of the page's."""
+    path = written(tmp_path)
+    with visit(path, color_scheme="dark", **PHONE) as visited:
+        visited.draw_all()
+        cut_off = visited.intrusions()["overflow"]
+        phone = visited.page.locator(".main-svg").count()
+        dark = words_and_paper(visited.page)
+        visited.page.emulate_media(color_scheme="light")
+        visited.page.wait_for_timeout(300)
+        light = words_and_paper(visited.page)
+    with visit(path) as visited:
+        visited.draw_all()
+        screen = visited.page.locator(".main-svg").count()
+    exhibit.table([["dark", *dark], ["light", *light]], ["", "words", "paper"], "colours")
+
+    found = {"cut off": cut_off, "pictures": phone}
+    says = exhibit.measured("on a phone", found, should_be={"cut off": 0, "pictures": screen})
+
+    assert found == {"cut off": 0, "pictures": screen}, says
+    assert dark == ["rgb(235, 232, 225)", "rgb(20, 22, 26)"], f"dark = {dark}, but should be dark"
+    assert light == ["rgb(30, 29, 27)", "rgb(251, 250, 247)"], f"light = {light}, but should be so"
+
+
+def words_and_paper(reader):
+    return reader.evaluate("""[
+      getComputedStyle(document.querySelector('.main-svg .ytick text')).fill,
+      getComputedStyle(document.body).backgroundColor]""")
+
+
+def believe_every_exhibit(monkeypatch):
+    monkeypatch.setattr(load, "exhibit_fault", lambda exhibit: None)
+
+
+@pytest.mark.claim(id="0.38", falsifier=believe_every_exhibit)
+def test_results_that_cannot_be_drawn_are_refused_in_one_sentence(tmp_path, exhibit):
+    """What the command says of each; the report that was there before must still be there."""
+    good = json.dumps(sample())
+    mistakes = {
+        "cut off": good[: len(good) // 2],
+        "empty": "",
+        "a newer schema": good.replace('"schema": 1', '"schema": 2'),
+        "NaN in an exhibit": good.replace('"exhibits": []', f'"exhibits": [{NAN}]', 1),
+        "not ours": "[1, 2]",
+        "not JSON": "<!doctype html>",
+        "an unknown verdict": good.replace('"verified"', '"true"', 1),
+        "a heat map that is ragged": good.replace('"strip", "rows": [', '"strip", "rows": ["x", '),
+        "nested too deep": "[" * 200_000,
+    }
+    report = tmp_path / "report.html"
+    report.write_text("the last report")
+    said, wrong = {}, []
+    for mistake, text in mistakes.items():
+        (tmp_path / "results.json").write_text(text)
+        code, said[mistake] = drawn(tmp_path / "results.json", report)
+        one_sentence = said[mistake].count("\n") == 1 and said[mistake].rstrip().endswith(".")
+        if code != 2 or not one_sentence or report.read_text() != "the last report":
+            wrong.append(mistake)
+    exhibit.table(list(map(list, said.items())), columns=["results", "said"], title="refusals")
+
+    says = exhibit.measured("mistakes that were not refused so", wrong, should_be=[])
+
+    assert not wrong, says
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "results.json"]
+    broken_off = sample()
+    broken_off["environment"]["partial"] = True
+    marked = [">Partial.<" in render_report(results) for results in (sample(), broken_off)]
+    assert marked == [False, True], f"marked partial = {marked}, but should be only the second"
+
+
+def drawn(results, report):
+    """Exit code of `python -m tools report` and what it said."""
+    said = io.StringIO()
+    with redirect_stderr(said), redirect_stdout(said):
+        code = cli.run(argparse.Namespace(results=results, output=report))
+    return code, said.getvalue()
+
+
+def see_no_change(monkeypatch):
+    monkeypatch.setattr(compare.Change, "what", "same")
+
+
+@pytest.mark.claim(id="0.39", falsifier=see_no_change)
+def test_a_comparison_lists_exactly_what_changed(tmp_path, exhibit):
+    """Model b is another one in the second run; a verdict, a value, a lost and a new claim."""
+    before = sample()
+    after = copy.deepcopy(before)
+    rows = {(claim["id"], claim["subject"]): claim for claim in after["claims"]}
+    rows["1.1", "model-a"]["verdict"] = "refuted"
+    rows["8.1", "model-b"]["measured"] = "error = 3e-07"
+    after["claims"].remove(rows["7.1", "model-a"])
+    after["claims"].append({**rows["7.1", "model-b"], "id": "7.9", "subject": "model-a"})
+    for claim in after["claims"]:
+        claim["subject"] = claim["subject"].replace("model-b", "model-c")
+
+    found = compare.compare(before, after)
+    listed = {
+        what: [(change.id, change.subject, change.ratio) for change in found.by(what)]
+        for what in ("verdict", "value", "only in A", "only in B")
+    }
+    exhibit.table([[what, str(changes)] for what, changes in listed.items()], ["what", "listed"],
+                  "changes")  # fmt: skip
+
+    expected = {
+        "verdict": [("1.1", "model-a", pytest.approx(1.0))],
+        "value": [("8.1", "model-b → model-c", pytest.approx(3.0))],
+        "only in A": [("7.1", "model-a", None)],
+        "only in B": [("7.9", "model-a", None)],
+    }
+    says = exhibit.measured("changes", listed, should_be=expected)
+    assert listed == expected, says
+
+
+def pay_nothing(monkeypatch):
+    monkeypatch.setattr(sections, "cost", lambda exhibit, drawn_by_script: 0)
+
+
+@pytest.mark.claim(id="0.40", falsifier=pay_nothing)
+def test_a_report_of_too_much_is_cut_and_says_so(exhibit):
+    """Half a megabyte of pictures for a fifth of one; every claim must still be in the ledger."""
+    results = sample()
+    draw = np.random.default_rng(3)
+    for number, claim in enumerate(results["claims"]):
+        claim["exhibits"].append({
+            "kind": "heatmap", "title": f"noise {number}", "rows": ["x"] * 80, "columns": [],
+            "values": draw.normal(size=(80, 80)).tolist()})  # fmt: skip
+    whole = len(render_report(results).encode())
+    limit = whole - 300_000
+
+    cut = render_report(results, limit)
+    size, claims = len(cut.encode()), cut.count('<li id="claim-')
+    left_out = re.search(r"(\d+) exhibits were left out", cut)
+    exhibit.text(left_out.group() if left_out else "nothing", title="what the page says of it")
+
+    says = exhibit.measured("bytes", size, should_be=f"at most {limit:,}")
+    assert size <= limit, says
+    assert size > limit / 2, f"bytes = {size:,}, but should be near {limit:,}, not far below"
+    assert left_out, f"the page says = {left_out}, but should be how many exhibits it left out"
+    assert claims == len({claim["id"] for claim in results["claims"]}), f"{claims} claims are left"

@@ -1,0 +1,317 @@
+"""Experiment 1: a first local model, and what generation really is."""
+
+import contextlib
+import importlib
+import io
+import itertools
+import socket
+import sys
+import time
+from types import SimpleNamespace
+
+import mlx.core as mx
+import mlx_lm
+import numpy as np
+import pytest
+from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper
+
+from fixtures import prompts, strings, subjects
+from fixtures.faults import TamperedModel
+from fixtures.passages import passages
+from tools import quality, quantisation, tokens
+
+# The package exports a function of the same name, which hides the module from `import … as`.
+cli = importlib.import_module("mlx_lm.generate")
+
+N_TOKENS = 8  # long enough to leave the prompt behind, short enough for a slow CPU
+
+
+def generate(subject, prompt, max_tokens=N_TOKENS, tokenizer=None):
+    """Greedy generation: one of mlx_lm's responses a token."""
+    tokenizer = tokenizer or subject.tokenizer
+    return list(mlx_lm.stream_generate(subject.model, tokenizer, prompt, max_tokens=max_tokens))
+
+
+def prefer_another_token_each_time(trained):
+    calls = itertools.count()
+
+    def drift(logits):
+        return logits.at[..., 1000 + next(calls)].add(100.0)
+
+    return {"trained": trained.but(model=TamperedModel(trained.model, drift))}
+
+
+@pytest.mark.claim(id="1.1", falsifier=prefer_another_token_each_time)
+def test_greedy_generation_is_deterministic(trained, exhibit):
+    """Two runs, token by token and bit by bit; one token over and over would prove nothing."""
+    first, second = (generate(trained, prompts.FIRST_PROMPT) for _ in range(2))
+    show_generation(exhibit, trained, prompts.FIRST_PROMPT, first)
+    ids = [[response.token for response in run] for run in (first, second)]
+    same = sum(a == b for a, b in zip(*ids, strict=True))
+
+    assert len(set(ids[0])) > 2, f"{ids[0]} repeats itself too much to show anything"
+    says = exhibit.measured("tokens equal in both runs", same, should_be=len(first))
+    assert same == len(first), says
+
+    logprobs = [np.array(mx.stack([r.logprobs for r in run])) for run in (first, second)]
+    says = exhibit.measured("log-probabilities bit-equal", np.array_equal(*logprobs), True)
+    assert np.array_equal(*logprobs), says
+
+
+def show_generation(exhibit, subject, prompt, responses, n_runners_up=4):
+    def named(id_, logprobs):
+        return {"token": subject.tokenizer.decode([id_]), "probability": np.exp(logprobs[id_])}
+
+    steps = []
+    for response in responses:
+        logprobs = np.array(response.logprobs)  # (vocabulary,)
+        others = [i for i in np.argsort(-logprobs).tolist() if i != response.token]
+        runners_up = [named(id_, logprobs) for id_ in others[:n_runners_up]]
+        steps.append({**named(response.token, logprobs), "runners_up": runners_up, "ms": None})
+    exhibit.add("generation", "greedy generation", prompt=prompt, steps=steps)
+
+
+def take_the_second_best(monkeypatch):
+    def second_best(logprobs):
+        return mx.argsort(logprobs, axis=-1)[..., -2]
+
+    monkeypatch.setattr(cli, "greedy_sampler", second_best)
+
+
+@pytest.mark.claim(id="1.2", falsifier=take_the_second_best)
+def test_each_token_is_the_argmax_of_the_logits_before_it(trained, exhibit):
+    """The whole text read once, without a cache, predicts every token that generation chose."""
+    prompt = tokens.encode(trained.tokenizer, prompts.PREDICTION_PROMPT)
+    generated = [response.token for response in generate(trained, prompt)]
+    logits = trained.model(mx.array([prompt + generated]))[0]  # (tokens, vocabulary)
+    expected = mx.argmax(logits[len(prompt) - 1 : -1], axis=-1).tolist()
+    exhibit.table(
+        [[trained.tokenizer.decode([a]), trained.tokenizer.decode([b])]
+         for a, b in zip(generated, expected, strict=True)],
+        columns=["generated", "argmax of one forward pass"],
+        title=f"{prompts.PREDICTION_PROMPT} …",
+    )  # fmt: skip
+
+    agree = sum(a == b for a, b in zip(generated, expected, strict=True))
+    says = exhibit.measured("tokens that are the argmax", agree, should_be=N_TOKENS)
+
+    assert agree == N_TOKENS, says
+
+
+def stutter(monkeypatch):
+    add_token = BPEStreamingDetokenizer.add_token
+
+    def twice_every_tenth(self, token):
+        add_token(self, token)
+        if len(self.tokens) % 10 == 0:
+            add_token(self, token)
+
+    monkeypatch.setattr(BPEStreamingDetokenizer, "add_token", twice_every_tenth)
+
+
+@pytest.mark.claim(id="1.3", falsifier=stutter)
+def test_streamed_text_is_the_batch_decode_but_for_a_first_space(vocabulary, exhibit):
+    """mlx-lm's byte-level detokenizer drops a space that begins the text; nothing else differs."""
+    tokenizer = vocabulary.tokenizer
+    different = []
+    for name, text in strings.ROUND_TRIP.items():
+        ids = tokens.encode(tokenizer, text)
+        decoded = tokenizer.decode(ids)
+        streamed = stream(tokenizer.detokenizer, ids)
+        if streamed != decoded.removeprefix(" "):
+            different.append(name)
+    first = tokens.encode(tokenizer, " Paris")
+    exhibit.table(
+        [["batch", repr(tokenizer.decode(first))],
+         ["streamed", repr(stream(tokenizer.detokenizer, first))]],
+        columns=["decoded", "␣Paris"],
+        title="a text that begins with a space",
+    )  # fmt: skip
+
+    says = exhibit.measured("texts that streaming changes", different, should_be=[])
+
+    assert not different, says
+
+
+def stream(detokenizer, ids):
+    detokenizer.reset()
+    segments = []
+    for id_ in ids:
+        detokenizer.add_token(id_)
+        segments.append(detokenizer.last_segment)
+    detokenizer.finalize()
+    return "".join([*segments, detokenizer.last_segment])
+
+
+def never_stop(monkeypatch):
+    monkeypatch.setattr(TokenizerWrapper, "eos_token_ids", property(lambda self: set()))
+
+
+@pytest.mark.claim(id="1.4", falsifier=never_stop)
+def test_generation_stops_at_the_first_eos(trained, exhibit):
+    """A token that the model will choose is declared an EOS; the text must end just before it."""
+    free = [response.token for response in generate(trained, prompts.FIRST_PROMPT)]
+    eos = free[N_TOKENS // 2]
+    stops = TokenizerWrapper(
+        trained.tokenizer._tokenizer, BPEStreamingDetokenizer, eos_token_ids=[eos]
+    )
+    run = generate(trained, prompts.FIRST_PROMPT, tokenizer=stops)
+    text = "".join(response.text for response in run)
+    expected = trained.tokenizer.decode(free[: free.index(eos)])
+    exhibit.table(
+        [["free to go on", trained.tokenizer.decode(free)], ["stopped", text]],
+        columns=["generation", "text"],
+        title=f"EOS = {eos}",
+    )
+    outcome = (run[-1].finish_reason, text.strip())
+
+    says = exhibit.measured("ended by, with", outcome, should_be=("stop", expected.strip()))
+
+    assert outcome == ("stop", expected.strip()), says
+
+
+def ignore_the_template(monkeypatch):
+    setup = cli.setup_arg_parser
+
+    def ignoring():
+        parser = setup()
+        parser.set_defaults(ignore_chat_template=True)
+        return parser
+
+    monkeypatch.setattr(cli, "setup_arg_parser", ignoring)
+
+
+@pytest.mark.claim(id="1.5", falsifier=ignore_the_template)
+def test_the_command_line_speaks_through_the_chat_template(trained, exhibit, monkeypatch):
+    """`mlx_lm.generate --prompt …` prints what the templated prompt yields, not the bare one."""
+    message = [{"role": "user", "content": prompts.CLI_PROMPT}]
+    chat = trained.tokenizer.apply_chat_template(message, add_generation_prompt=True)
+    bare, templated = (
+        "".join(r.text for r in generate(trained, prompt)) for prompt in (prompts.CLI_PROMPT, chat)
+    )
+    printed = run_the_command_line(trained, monkeypatch)
+    exhibit.table(
+        [["bare prompt", bare], ["through the template", templated], ["command line", printed]],
+        columns=["", "text"],
+        title=prompts.CLI_PROMPT,
+    )
+
+    assert bare != templated, "the template changes nothing, but should change an instruct model"
+    says = exhibit.measured("the command line prints", repr(printed), should_be=repr(templated))
+    assert printed == templated, says
+
+
+def run_the_command_line(subject, monkeypatch):
+    arguments = ["mlx_lm.generate", "--model", str(subject.path), "--prompt", prompts.CLI_PROMPT]
+    options = ["--max-tokens", str(N_TOKENS), "--verbose", "False"]
+    monkeypatch.setattr(sys, "argv", arguments + options)
+    # The command loads its own model; it is given the one that is loaded already.
+    monkeypatch.setattr(cli, "load", lambda *_, **__: (subject.model, subject.tokenizer, {}))
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        cli.main()
+    return output.getvalue().rstrip("\n")
+
+
+def run_the_clock_double(monkeypatch):
+    monkeypatch.setattr(cli, "time", SimpleNamespace(perf_counter=lambda: 2 * time.perf_counter()))
+
+
+@pytest.mark.claim(id="1.6", falsifier=run_the_clock_double)
+def test_reported_speed_agrees_with_the_wall_clock(trained, exhibit):
+    """Tokens over the two reported rates are the seconds that passed: both read the same clock."""
+    start = time.perf_counter()
+    last = generate(trained, prompts.FIRST_PROMPT)[-1]
+    elapsed = time.perf_counter() - start
+    reported = last.prompt_tokens / last.prompt_tps + last.generation_tokens / last.generation_tps
+    exhibit.table(
+        [["prompt", last.prompt_tokens, last.prompt_tps],
+         ["generation", last.generation_tokens, last.generation_tps]],
+        columns=["phase", "tokens", "tokens a second"],
+        title="what mlx-lm reports",
+    )  # fmt: skip
+    share = reported / elapsed
+
+    says = exhibit.measured("reported over elapsed time", share, should_be="0.9 to 1")
+
+    assert 0.9 <= share <= 1, says
+
+
+def call_home(monkeypatch):
+    load_config = subjects.mlx_lm_utils.load_config
+
+    def calling(path):
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", 9), timeout=0.1)
+        return load_config(path)
+
+    monkeypatch.setattr(subjects.mlx_lm_utils, "load_config", calling)
+
+
+@pytest.mark.claim(id="1.7", falsifier=call_home)
+def test_a_cached_model_loads_and_answers_without_the_network(trained, exhibit, monkeypatch):
+    """Every way to open a connection is closed and counted while a fresh copy loads and answers."""
+    attempts = []
+
+    def refuse(*address, **_):
+        attempts.append(address)
+        raise OSError("the network is closed for this spec")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    fresh = trained.afresh()
+    answer = generate(fresh, prompts.PREDICTION_PROMPT, max_tokens=1)
+    exhibit.text("".join(response.text for response in answer), title="answer of the fresh copy")
+
+    says = exhibit.measured("network calls", len(attempts), should_be=0)
+
+    assert not attempts, says
+
+
+def round_nothing(monkeypatch):
+    monkeypatch.setattr(quantisation, "round_trip", lambda weight, scheme: weight)
+
+
+@pytest.mark.claim(id="1.8", falsifier=round_nothing)
+def test_a_smaller_file_of_the_same_model_predicts_worse(trained, exhibit):
+    """Bits per byte of a fixed passage: what the model needs to write it; lower is better."""
+    opening = passages("prose")["prose"][:400]
+    costs = {"as stored": quality.bits_per_byte(trained.model, trained.tokenizer, opening)}
+    smaller = quantisation.Scheme("3 bits", bits=3, group_size=64)
+    with quantisation.stored_as(trained.model, smaller, quantisation.round_trip):
+        costs["3 bits"] = quality.bits_per_byte(trained.model, trained.tokenizer, opening)
+    exhibit.bars(costs, title="cost of the same text", axis="bits per byte")
+
+    says = exhibit.measured(
+        "bits per byte at 3 bits a weight", costs["3 bits"], f"above {costs['as stored']:.4g}"
+    )
+
+    assert costs["3 bits"] > costs["as stored"], says
+
+
+def swap_the_models(models):
+    return {"models": {"llama-3.2-3b": models["qwen3-8b"], "qwen3-8b": models["llama-3.2-3b"]}}
+
+
+@pytest.mark.real
+@pytest.mark.claim(id="1.9", falsifier=swap_the_models)
+def test_the_8b_predicts_better_than_the_3b_and_answers_slower(models, exhibit):
+    """Bits per byte compare two tokenizers fairly; tokens a second would not."""
+    text = "\n".join(passages().values())
+    measured = {}
+    for name in ("llama-3.2-3b", "qwen3-8b"):
+        subject = models[name]
+        cost = quality.bits_per_byte(subject.model, subject.tokenizer, text)
+        speed = generate(subject, prompts.COMPARISON_PROMPT, max_tokens=100)[-1].generation_tps
+        measured[name] = (cost, speed)
+    exhibit.table(
+        [[name, *figures] for name, figures in measured.items()],
+        columns=["model", "bits per byte", "tokens a second"],
+        title=prompts.COMPARISON_PROMPT,
+    )
+    (small_cost, small_speed), (big_cost, big_speed) = measured.values()
+
+    says = exhibit.measured("8B's bits per byte", big_cost, should_be=f"below {small_cost:.4g}")
+    assert big_cost < small_cost, says
+    says = exhibit.measured("8B's tokens a second", big_speed, f"below {small_speed:.4g}")
+    assert big_speed < small_speed, says

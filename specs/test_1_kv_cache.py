@@ -1,0 +1,214 @@
+"""Experiment 1: the KV cache, which the plan shows in theory only: what it keeps and spares."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.models import cache as caches
+
+from fixtures.cached import IDS, allocated, feed, filled, held, plain_cache, quantised_cache
+from tools import tolerances
+
+CONTEXT = 2048  # tokens, for which the plan reckons 2 GB
+
+
+def forget_the_first_token(monkeypatch):
+    update = caches.KVCache.update_and_fetch
+
+    def forgetful(self, keys, values):
+        known = self.offset
+        keys, values = update(self, keys, values)
+        return (keys[..., 1:, :], values[..., 1:, :]) if known else (keys, values)
+
+    monkeypatch.setattr(caches.KVCache, "update_and_fetch", forgetful)
+
+
+@pytest.mark.claim(id="1.20", falsifier=forget_the_first_token)
+def test_logits_with_a_cache_are_those_without_however_the_prompt_is_cut(subject, exhibit):
+    """At once, in pieces and token by token; the worst token's distance relative to its norm."""
+    ids = IDS[:8]
+    whole = feed(subject.model, ids)
+    cuts = {"at once": [8], "in pieces": [3, 4, 1], "token by token": [1] * 8}
+    distances = {
+        name: tolerances.distance(
+            feed(subject.model, ids, caches.make_prompt_cache(subject.model), cut), whole
+        )
+        for name, cut in cuts.items()
+    }
+    exhibit.table(
+        list(distances.items()), columns=["fed", "distance / norm"], title="cached against uncached"
+    )
+    allowed = tolerances.reordered(dtype_of(subject), len(subject.model.layers))
+    worst = max(distances.values())
+
+    says = exhibit.measured("largest distance", worst, should_be=f"at most {allowed:.2g}")
+
+    assert worst <= allowed, says
+
+
+def dtype_of(subject):
+    """What the model computes in."""
+    return subject.model(mx.array([[0]])).dtype
+
+
+def trim_one_too_few(monkeypatch):
+    trim = caches.KVCache.trim
+    monkeypatch.setattr(caches.KVCache, "trim", lambda self, n: trim(self, n - 1))
+
+
+@pytest.mark.claim(id="1.21", falsifier=trim_one_too_few)
+def test_a_rewound_cache_goes_on_as_if_the_trimmed_tokens_had_never_been_fed(subject, exhibit):
+    """To the bit, with other tokens after the same beginning."""
+    model, shared, first, second = subject.model, IDS[:4], IDS[4:7], IDS[7:10]
+    fresh, rewound = plain_cache(model), plain_cache(model)
+    feed(model, shared, fresh)
+    feed(model, shared, rewound)
+    other = feed(model, first, rewound)
+    trimmed = caches.trim_prompt_cache(rewound, len(first))
+    expected, seen = feed(model, second, fresh), feed(model, second, rewound)
+    exhibit.table(
+        [["trimmed tokens", trimmed], ["cache length", rewound[0].size()],
+         ["largest difference of logits", np.abs(seen - expected).max()]],
+        columns=["", "after rewinding"],
+        title=f"{len(first)} of {len(shared + first)} tokens taken back",
+    )  # fmt: skip
+
+    same = np.array_equal(seen, expected)
+
+    says = exhibit.measured("logits bit-equal to those of a fresh cache", same, should_be=True)
+
+    assert not np.array_equal(seen, other), "other tokens have the same logits, so nothing shows"
+    assert same, says
+
+
+def turn_back_anyway(monkeypatch):
+    monkeypatch.setattr(caches.RotatingKVCache, "is_trimmable", lambda self: True)
+
+
+@pytest.mark.claim(id="1.22", falsifier=turn_back_anyway)
+def test_a_rotating_cache_that_has_turned_refuses_to_be_rewound(subject, exhibit):
+    """What it has overwritten cannot come back: trimming takes nothing away and says 0."""
+    rows = []
+    for fed in (5, 8, 11):
+        cache = [caches.RotatingKVCache(8) for _ in plain_cache(subject.model)]
+        feed(subject.model, IDS[:fed], cache)
+        rows.append([fed, caches.trim_prompt_cache(cache, 2), cache[0].offset])
+    exhibit.table(
+        rows, columns=["tokens fed", "tokens trimmed of 2", "position after it"],
+        title="a rotating cache of 8 tokens",
+    )  # fmt: skip
+    trimmed = [row[1] for row in rows]
+
+    says = exhibit.measured("tokens trimmed before and after it is full", trimmed, [2, 0, 0])
+
+    assert trimmed == [2, 0, 0], says
+
+
+def lose_a_position(monkeypatch):
+    load = caches.load_prompt_cache
+
+    def displaced(*arguments):
+        loaded = load(*arguments)
+        for cache in loaded:
+            cache.offset -= 1
+        return loaded
+
+    monkeypatch.setattr(caches, "load_prompt_cache", displaced)
+
+
+@pytest.mark.claim(id="1.23", falsifier=lose_a_position)
+def test_a_saved_cache_goes_on_after_loading_to_the_bit(subject, exhibit, tmp_path):
+    """Plain, rotating and quantised; the file holds the room for tokens to come, too."""
+    model, file = subject.model, str(tmp_path / "cache.safetensors")
+    rows = []
+    for name, cache in kinds_of_cache(subject):
+        feed(model, IDS[:8], cache)
+        caches.save_prompt_cache(file, cache)
+        loaded = caches.load_prompt_cache(file)
+        expected, seen = (feed(model, IDS[8:10], each) for each in (cache, loaded))
+        rows.append([name, type(loaded[0]).__name__, np.array_equal(seen, expected)])
+    exhibit.table(
+        rows, columns=["cache", "loaded as", "logits bit-equal"], title="saved and loaded"
+    )
+    different = [row[0] for row in rows if not row[2]]
+
+    says = exhibit.measured("caches that go on differently", different, should_be=[])
+
+    assert not different, says
+
+
+def kinds_of_cache(subject):
+    """One empty cache of each kind; heads narrower than 32 numbers cannot be quantised."""
+    plain = plain_cache(subject.model)
+    yield "plain", plain
+    yield "rotating", [caches.RotatingKVCache(6, keep=2) for _ in plain]
+    if subject.facts["head_dim"] % 32 == 0:
+        yield "quantised", quantised_cache(subject.model, bits=8)
+
+
+def repeat_the_heads(declared):
+    more = {**declared.facts, "n_kv_heads": declared.facts["n_heads"]}
+    return {"declared": declared.but(facts=more)}
+
+
+@pytest.mark.claim(id="1.24", falsifier=repeat_the_heads)
+def test_the_bytes_that_a_token_takes_in_the_cache_follow_from_the_config(declared, exhibit):
+    """2 (keys, values) × layers × KV heads × head_dim × bytes a number; room for 256 at a time."""
+    plain_cache(declared.packed)
+    short, long = (filled(declared.packed, tokens) for tokens in (300, CONTEXT))
+    size = long[0].keys.dtype.size
+    token = 2 * size * numbers_of(declared.facts)
+    exhibit.table(
+        [["a token, by the formula", token],
+         [f"{CONTEXT:,} tokens, by the formula", CONTEXT * token],
+         [f"{CONTEXT:,} tokens, held by the arrays", held(long)],
+         ["300 tokens, held by the arrays", held(short)],
+         ["300 tokens, with the room for more", allocated(short)]],
+        columns=["cache", "bytes"], title=f"KV cache at {8 * size} bits a number",
+    )  # fmt: skip
+    seen = held(long), held(short), allocated(short)
+    expected = CONTEXT * token, 300 * token, 512 * token
+
+    says = exhibit.measured(
+        f"bytes of {CONTEXT:,} tokens, of 300, and with their room", *map(spelled, (seen, expected))
+    )
+
+    assert seen == expected, says
+
+
+def numbers_of(facts):
+    """Numbers that one token adds to the keys of all layers, and again to the values."""
+    return facts["layers"] * facts["n_kv_heads"] * facts["head_dim"]
+
+
+def spelled(numbers):
+    return ", ".join(f"{number:,}" for number in numbers)
+
+
+def always_store_eight_bits(monkeypatch):
+    start = caches.QuantizedKVCache.__init__
+    monkeypatch.setattr(
+        caches.QuantizedKVCache, "__init__", lambda self, group, bits: start(self, group, 8)
+    )
+
+
+@pytest.mark.claim(id="1.25", falsifier=always_store_eight_bits)
+def test_a_quantised_cache_takes_its_bits_and_a_scale_and_bias_a_group(shape, exhibit):
+    """In groups of 64 numbers; scales and biases keep the type of the keys."""
+    group = 64
+    numbers = 2 * numbers_of(shape.facts)
+    plain = held(filled(shape.packed, CONTEXT)) // CONTEXT
+    rows = []
+    for bits in (8, 4, 2):
+        cache = [caches.QuantizedKVCache(group, bits) for _ in shape.packed.layers]
+        seen = held(filled(shape.packed, CONTEXT, cache)) / CONTEXT
+        size = cache[0].keys[1].dtype.size
+        rows.append([bits, seen, numbers * bits // 8 + 2 * size * numbers // group, plain / seen])
+    exhibit.table(
+        rows, columns=["bits", "bytes a token", "by the formula", "smaller by a factor of"],
+        title=f"quantised KV cache; unquantised: {plain:,} bytes a token",
+    )  # fmt: skip
+    seen, expected = ([row[i] for row in rows] for i in (1, 2))
+
+    says = exhibit.measured("bytes a token at 8, 4 and 2 bits", seen, should_be=expected)
+
+    assert seen == expected, says

@@ -1,0 +1,148 @@
+"""Experiment 1: what the KV cache does to the time of a step, as ratios within one run."""
+
+import time
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.models import cache as caches
+
+from fixtures.cached import filled, held, plain_cache
+
+# On a CPU time is arithmetic, so a short prefix shows in it. A GPU reads its weights for one token
+# as long as for a hundred, and needs a longer one.
+PREFIXES = (16, 128) if mx.default_device() == mx.cpu else (128, 4096)
+CONTEXTS = (256, 2048, 4096)
+ROUNDS = 3
+
+
+def spare_nothing(trained):
+    return {"trained": trained.but(model=Forgetful(trained.model))}
+
+
+class Forgetful:
+    """Reads its whole text again at every step, whatever lies in the cache."""
+
+    def __init__(self, model):
+        self._model = model
+
+    def __call__(self, token_ids, cache=None):
+        known = cache[0].offset if cache else 0
+        self._model(token_ids, cache=cache)
+        return self._model(mx.zeros((1, known + token_ids.shape[1]), mx.int32))
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+
+@pytest.mark.claim(id="1.26", falsifier=spare_nothing)
+def test_a_step_with_a_cache_does_not_grow_with_the_prefix_and_without_one_it_does(
+    trained, exhibit
+):
+    """Milliseconds for the next token after a short and a long prefix, in turns; the best of 3."""
+    model = trained.model
+    steps = [decode_step(model, prefix) for prefix in PREFIXES]
+    whole = [reading(model, prefix) for prefix in PREFIXES]
+    samples = in_turns([*steps, *whole])
+    cached, uncached = ([1e3 * min(times) for times in part] for part in (samples[:2], samples[2:]))
+    exhibit.curve(
+        PREFIXES, {"with a cache": cached, "without": uncached}, title="the next token",
+        x_axis="tokens before it", y_axis="milliseconds",
+    )  # fmt: skip
+    noise = noise_of(samples)
+    flat, grows = cached[1] / cached[0], uncached[1] / uncached[0]
+
+    says = exhibit.measured(
+        "time of a step, long over short prefix: with a cache, without",
+        f"{flat:.2f}, {grows:.2f}", should_be="at most 1.5, at least 2",
+    )  # fmt: skip
+
+    if 1.5 < flat <= 1.5 * (1 + noise) or 2 > grows >= 2 / (1 + noise):
+        exhibit.inconclusive(f"the times of one step vary by {noise:.0%}")
+    assert flat <= 1.5, says
+    assert grows >= 2, says
+
+
+def in_turns(works):
+    """The seconds that each took, a tuple each; a slow moment of the machine slows them all."""
+    return list(zip(*([work() for work in works] for _ in range(ROUNDS)), strict=True))
+
+
+def noise_of(samples):
+    """How much longer than the best round the worst one took, as a share."""
+    return max(max(times) / min(times) - 1 for times in samples)
+
+
+def decode_step(model, prefix):
+    """Times one step after `prefix` cached tokens, all zeros: time does not depend on values."""
+    cache = filled(model, 1, plain_cache(model))
+    for each in cache:
+        _, heads, _, width = each.keys.shape
+        empty = mx.zeros((1, heads, prefix, width), each.keys.dtype)
+        each.state = (empty, empty, prefix)
+    token = mx.array([[0]])
+
+    def step():
+        start = time.perf_counter()
+        mx.eval(model(token, cache=cache))
+        passed = time.perf_counter() - start
+        caches.trim_prompt_cache(cache, 1)
+        return passed
+
+    step()  # makes room for the next token
+    return step
+
+
+def reading(model, prefix):
+    """Times the prediction after `prefix` tokens without a cache."""
+    text = mx.zeros((1, prefix), mx.int32)
+
+    def read():
+        start = time.perf_counter()
+        mx.eval(model(text)[:, -1])
+        return time.perf_counter() - start
+
+    return read
+
+
+def forget_all_but_the_last(monkeypatch):
+    fetch = caches.KVCache.keys_and_values
+
+    def windowed(self):
+        return tuple(array[..., -64:, :] for array in fetch(self))
+
+    monkeypatch.setattr(caches.KVCache, "keys_and_values", windowed)
+
+
+@pytest.mark.claim(id="1.27", falsifier=forget_all_but_the_last)
+def test_a_step_grows_linearly_with_what_it_must_read_of_the_cache(trained, exhibit):
+    """Thousands of tokens: attention reads every key and value, which no cache can spare."""
+    model = trained.model
+    samples = in_turns([decode_step(model, context) for context in CONTEXTS])
+    first, middle, last = times = [1e3 * min(times) for times in samples]
+    exhibit.curve(
+        CONTEXTS, {"with a cache": times}, title="the next token",
+        x_axis="tokens before it", y_axis="milliseconds",
+    )  # fmt: skip
+    weights = sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    cached = held(filled(model, 1)) * (CONTEXTS[-1] - CONTEXTS[0])
+    expected = cached / weights  # if a byte of the cache costs what a byte of the weights costs
+    growth = (last - first) / first
+    on_the_line = np.interp(CONTEXTS[1], CONTEXTS[::2], (first, last))
+    noise = noise_of(samples)
+
+    says = exhibit.measured(
+        f"milliseconds after {spelled(CONTEXTS)} tokens",
+        ", ".join(f"{value:.3g}" for value in times),
+        should_be=f"growing by {expected / 2:.0%} or more, and evenly",
+    )  # fmt: skip
+
+    if noise > expected / 2:
+        exhibit.inconclusive(f"times vary by {noise:.0%}; the growth expected is {expected:.0%}")
+    assert growth >= expected / 2, says
+    assert abs(middle - on_the_line) <= (last - first) / 4 + noise * middle, says
+
+
+def spelled(numbers):
+    return ", ".join(f"{number:,}" for number in numbers)

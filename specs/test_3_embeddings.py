@@ -1,0 +1,202 @@
+"""Experiment 3: what a token's vector is, and when context starts to change it."""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx_lm.models import llama
+
+from fixtures import prompts
+from tools import accounting, tokens
+from tools.trace import trace
+
+WORD_FIRST = (prompts.EXAMPLE, prompts.OTHER_CONTEXT)
+WORD_LAST = ("I wrote it all in the language Rust", "I scrubbed at the old brown Rust")
+UNRELATED = "Zebras graze at dawn on the plain"
+IDS = [7, 300, 7, 19, 5, 211, 42]  # for models without a tokenizer; one id twice on purpose
+
+
+def embedding_of(model):
+    """The module that holds the embedding table: the first of its kind."""
+    kinds = (nn.Embedding, nn.QuantizedEmbedding)
+    return next(module for _, module in model.named_modules() if isinstance(module, kinds))
+
+
+def rows(module, token_ids):
+    """(tokens, width): the table's rows as stored, unpacked by hand where they are packed."""
+    ids = mx.array(list(token_ids))
+    if not isinstance(module, nn.QuantizedEmbedding):
+        return np.array(module.weight[ids].astype(mx.float32))
+    scales, biases = (part[ids].astype(mx.float32) for part in (module.scales, module.biases))
+    how = {"group_size": module.group_size, "bits": module.bits}
+    return np.array(mx.dequantize(module.weight[ids], scales, biases, **how))
+
+
+def look_up_the_next_row(monkeypatch):
+    look_up = nn.Embedding.__call__
+    monkeypatch.setattr(nn.Embedding, "__call__", lambda self, ids: look_up(self, ids + 1))
+
+
+@pytest.mark.claim(id="3.1", falsifier=look_up_the_next_row)
+def test_looking_a_token_up_gives_its_row_of_the_table(subject, exhibit):
+    """One vector a token, equal to the bit; the first ten numbers of each are shown."""
+    expected = rows(embedding_of(subject.packed), IDS)  # (tokens, width)
+    seen = trace(subject.model, IDS).embeddings
+    exhibit.heatmap(
+        seen[:, :10], rows=[str(id_) for id_ in IDS], columns=[str(i) for i in range(10)],
+        title="the first ten numbers of each embedding",
+        row_axis="token id", column_axis="dimension", unit="activation",
+    )  # fmt: skip
+    assert seen.shape == (len(IDS), subject.config["hidden_size"]), f"embeddings are {seen.shape}"
+    difference = np.abs(seen - expected).max()
+
+    says = exhibit.measured("largest difference from the row", difference, should_be=0)
+
+    assert difference == 0 < np.abs(expected).max(), says
+
+
+def keep_it_unpacked(declared):
+    width = declared.config["hidden_size"]
+    return {"declared": declared.but(packed=nn.Embedding(8, width))}
+
+
+@pytest.mark.claim(id="3.2", falsifier=keep_it_unpacked)
+def test_the_table_has_a_row_a_token_and_is_stored_as_packed(declared, exhibit):
+    """`.weight.shape` prints the stored shape: eight 4-bit numbers in each 32-bit word."""
+    module = embedding_of(declared.packed)
+    stored = module.weight.shape
+    logical = accounting.logical_shape(module, "weight", module.weight)
+    bits = getattr(module, "bits", 32)
+    exhibit.table(
+        [["logical", logical, 8 * module.weight.nbytes / np.prod(logical)], ["stored", stored, 32]],
+        columns=["shape", "rows × width", "bits a number"],
+        title="embedding table",
+    )
+    size = declared.facts["vocab_rows"], declared.facts["hidden_size"]
+    expected = (*size, size[0], size[1] * bits // 32)
+
+    says = exhibit.measured("logical and stored shape", (*logical, *stored), should_be=expected)
+
+    assert (*logical, *stored) == expected, says
+
+
+def let_the_length_leak_in(monkeypatch):
+    look_up = nn.Embedding.__call__
+    monkeypatch.setattr(
+        nn.Embedding, "__call__", lambda self, ids: look_up(self, ids) + 1e-6 * ids.sum()
+    )
+
+
+@pytest.mark.claim(id="3.3", falsifier=let_the_length_leak_in)
+def test_a_word_has_the_same_embedding_in_every_context(trained, exhibit):
+    """The sum of absolute differences is exactly 0; for a different word it is not."""
+    word = len(tokens.encode(trained.tokenizer, "Rust"))
+    ids = [tokens.encode(trained.tokenizer, text) for text in (*WORD_FIRST, UNRELATED)]
+    language, iron, other = (trace(trained.model, i).embeddings[:word] for i in ids)
+    same, different = (float(np.abs(language - seen).sum()) for seen in (iron, other))
+    exhibit.table(
+        [[WORD_FIRST[1], same], [UNRELATED, different]],
+        columns=[f"“{WORD_FIRST[0]}” against", "sum of absolute differences"],
+        title="embeddings of the first word",
+    )
+
+    says = exhibit.measured("difference of Rust in two contexts", same, should_be=0)
+
+    assert different > 0, "a different word differs by 0, but should differ"
+    assert same == 0, says
+
+
+def lift_the_mask(monkeypatch):
+    monkeypatch.setattr(llama, "create_attention_mask", lambda *_, **__: None)
+
+
+@pytest.mark.claim(id="3.4", falsifier=lift_the_mask)
+def test_what_follows_a_word_never_changes_its_state(trained, exhibit):
+    """Rust comes first: no layer can tell a language from corrosion there."""
+    _, apart, later = parting(trained, WORD_FIRST, position=0)
+    exhibit.curve(
+        list(range(len(apart))), {"at the word": apart, "at the last token": later},
+        title="state of Rust when context follows", x_axis="layer (0 = embedding)",
+        y_axis="distance / norm",
+    )  # fmt: skip
+
+    says = exhibit.measured("largest distance after any layer", max(apart), should_be=0)
+
+    assert min(later[1:]) > 0, "the texts are told apart nowhere, but should be at their ends"
+    assert max(apart) == 0, says
+
+
+def look_only_at_yourself(monkeypatch):
+    def diagonal(h, *_, **__):
+        return mx.eye(h.shape[1], dtype=mx.bool_)
+
+    monkeypatch.setattr(llama, "create_attention_mask", diagonal)
+
+
+@pytest.mark.claim(id="3.5", falsifier=look_only_at_yourself)
+def test_what_precedes_a_word_changes_its_state_layer_by_layer(trained, exhibit):
+    """Rust comes last: equal as an embedding, apart after one layer, further apart after more."""
+    _, apart, _ = parting(trained, WORD_LAST, position=-1)
+    exhibit.curve(
+        list(range(len(apart))), {"at the word": apart},
+        title="state of Rust when context precedes", x_axis="layer (0 = embedding)",
+        y_axis="distance / norm",
+    )  # fmt: skip
+    path = apart[0], apart[1], max(apart)
+
+    says = exhibit.measured(
+        "distance at the embedding, after layer 1, at most",
+        ", ".join(f"{distance:.3g}" for distance in path),
+        should_be="0, then more, then more still",
+    )
+
+    assert 0 == path[0] < path[1] < path[2], says
+
+
+def parting(subject, texts, position):
+    """Distances relative to the norm: at one position and at the last, embedding first.
+
+    Both texts are cut to one length, so that equal states are equal to the bit.
+    """
+    ids = [tokens.encode(subject.tokenizer, text) for text in texts]
+    length = min(map(len, ids))
+    cut = [i[:length] if position == 0 else i[-length:] for i in ids]
+    assert cut[0] != cut[1], f"{cut} are one text, but should differ in context"
+    assert cut[0][position] == cut[1][position], f"{cut} should share their word"
+    runs = [trace(subject.model, i) for i in cut]
+    layers = zip(*([run.embeddings, *run.hidden_states] for run in runs), strict=True)
+    pairs = [(relative(a[position], b[position]), relative(a[-1], b[-1])) for a, b in layers]
+    return subject.tokenizer.decode([cut[0][position]]), *map(list, zip(*pairs, strict=True))
+
+
+def relative(a, b):
+    """Distance over norm: activations grow by orders of magnitude from layer to layer."""
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def shift_the_table(embedded):
+    table = np.roll(rows(embedding_of(embedded.packed), range(embedded.facts["vocab_rows"])), 1, 0)
+    shifted = nn.Embedding(8, 8)
+    shifted.weight = mx.array(table)
+    return {"embedded": embedded.but(packed=shifted)}
+
+
+@pytest.mark.claim(id="3.6", falsifier=shift_the_table)
+def test_the_nearest_neighbours_of_a_word_are_the_recorded_ones(embedded, exhibit, snapshot):
+    """By cosine: spellings of the same word come first, then words used alike."""
+    table = rows(embedding_of(embedded.packed), range(embedded.facts["vocab_rows"]))
+    table /= np.linalg.norm(table, axis=-1, keepdims=True) + 1e-9  # (tokens, width)
+    neighbours = {}
+    for word in (" king", " Paris", " happy", " Monday"):
+        [id_] = tokens.encode(embedded.tokenizer, word)
+        cosine = table @ table[id_]  # (tokens,)
+        nearest = [int(i) for i in np.argsort(-cosine)[1:6]]
+        neighbours[word] = tokens.pieces(embedded.tokenizer, nearest)
+        exhibit.bars(
+            dict(zip(neighbours[word], cosine[nearest].tolist(), strict=True)),
+            title=f"nearest to “{word}”", axis="cosine",
+        )  # fmt: skip
+
+    says = exhibit.measured("words looked up", len(neighbours), should_be="as in the snapshot")
+
+    assert neighbours == snapshot, says

@@ -1,0 +1,235 @@
+"""Experiment 5: what attends to what, and how that is known to be the model's own attention."""
+
+import sys
+from dataclasses import replace
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx_lm.models import llama
+from mlx_lm.models.cache import make_prompt_cache
+
+from fixtures import prompts
+from tools import attention, tokens, tolerances
+from tools import trace as tracing
+from tools.trace import attention_calls, trace
+
+IDS = [7, 300, 7, 19, 5, 211, 42, 8]  # for laws, which hold on models without a tokenizer too
+
+
+def lift_the_mask(monkeypatch):
+    monkeypatch.setattr(llama, "create_attention_mask", lambda *_, **__: None)
+
+
+def claim_as_many_kv_heads(subject):
+    config = {**subject.config, "num_key_value_heads": subject.config["num_attention_heads"]}
+    return {"subject": subject.but(config=config)}
+
+
+@pytest.mark.claim(id="5.1", falsifier=claim_as_many_kv_heads)
+def test_queries_outnumber_keys_and_values_as_the_config_says(subject, exhibit):
+    """Several query heads share one key and one value head, so k_proj and v_proj are narrower."""
+    call = attention_calls(subject.model, IDS)[0][0]
+    shapes = {"queries": call.queries.shape, "keys": call.keys.shape, "values": call.values.shape}
+    exhibit.table(
+        [[name, heads, width, heads * width] for name, (_, heads, _, width) in shapes.items()],
+        columns=["", "heads", "head width", "projection width"],
+        title="what attends, layer 0",
+    )
+    config = subject.config
+    expected = (config["num_attention_heads"], *[config["num_key_value_heads"]] * 2)
+    heads = tuple(shape[1] for shape in shapes.values())
+
+    says = exhibit.measured("heads of queries, keys, values", heads, should_be=expected)
+
+    assert heads == expected, says
+
+
+@pytest.mark.claim(id="5.2", falsifier=lift_the_mask)
+def test_no_token_attends_to_a_later_token(trained, exhibit):
+    """Rows are queries, columns keys; the future lies right of the diagonal."""
+    ids = tokens.encode(trained.tokenizer, prompts.EXAMPLE)
+    seen = trace(trained.model, ids)
+    pieces = tokens.pieces(trained.tokenizer, ids)
+    weights = [layer.round(4) for layer in seen.attention]
+    exhibit.heatmap(seen.attention[0][0], rows=pieces, columns=pieces, title="layer 0, head 0")
+    exhibit.add("attention", prompts.EXAMPLE, tokens=pieces, weights=weights)
+    future = max(float(np.triu(layer, k=1).max()) for layer in seen.attention)
+
+    says = exhibit.measured("largest weight on a later token", future, should_be=0)
+
+    assert len(ids) >= 4, f"{pieces} leaves too little future to look at"
+    assert future == 0, says
+
+
+@pytest.mark.claim(id="5.3", falsifier=lift_the_mask)
+def test_changing_later_tokens_changes_no_earlier_logit(subject, exhibit):
+    """The same fact without looking inside: earlier logits stay equal to the bit."""
+    half = len(IDS) // 2
+    changed = IDS[:half] + [id_ + 1 for id_ in IDS[half:]]
+    a, b = (np.array(subject.model(mx.array([ids]))[0]) for ids in (IDS, changed))
+    by_position = np.abs(a - b).max(axis=-1)  # (tokens,)
+    exhibit.bars(
+        {str(i): float(change) for i, change in enumerate(by_position)},
+        title=f"tokens {half} to {len(IDS) - 1} were changed", axis="largest change of a logit",
+    )  # fmt: skip
+    earlier, later = by_position[:half].max(), by_position[half:].min()
+
+    says = exhibit.measured("largest change of an earlier logit", earlier, should_be=0)
+
+    assert later > 0, "changed tokens leave their own logits as they were, but should change them"
+    assert earlier == 0, says
+
+
+def forget_to_normalise(monkeypatch):
+    weights_of = attention.attention_weights
+
+    def scaled(*arguments, **rest):
+        weights, sinks = weights_of(*arguments, **rest)
+        return 1.01 * weights, sinks
+
+    monkeypatch.setattr(attention, "attention_weights", scaled)
+
+
+@pytest.mark.claim(id="5.4", falsifier=forget_to_normalise)
+def test_a_tokens_weights_sum_to_one(subject, exhibit):
+    """Over the keys it sees, and its sink where the model has one; to float32 rounding."""
+    seen = trace(subject.model, IDS, verify=False)
+    sums = [
+        layer.sum(-1, dtype=np.float64) + (0 if sink is None else sink)
+        for layer, sink in zip(seen.attention, seen.sinks, strict=True)
+    ]  # (heads, queries) each
+    missed = max(float(np.abs(total - 1).max()) for total in sums)
+    exhibit.bars(
+        {f"layer {i}": float(np.abs(total - 1).max()) for i, total in enumerate(sums)},
+        title="distance of a row's sum from one", axis="distance",
+    )  # fmt: skip
+    allowed = len(IDS) * float(np.finfo(np.float32).eps)  # each of the weights rounds once
+
+    says = exhibit.measured("largest distance from one", missed, f"at most {allowed:.1e}")
+
+    assert missed <= allowed, says
+
+
+def leave_out_the_scale(monkeypatch):
+    weights_of = attention.attention_weights
+
+    def unscaled(queries, keys, mask=None, scale=1.0, sinks=None, **rest):
+        return weights_of(queries, keys, mask, 1.0, sinks, **rest)
+
+    monkeypatch.setattr(attention, "attention_weights", unscaled)
+
+
+@pytest.mark.claim(id="5.5", falsifier=leave_out_the_scale)
+def test_the_maps_give_the_layers_own_attention_output(subject, exhibit):
+    """What makes the other claims mean something: a wrong map passes every one but this."""
+    layers = attention_calls(subject.model, IDS)
+    errors = [max(reconstruction(call) for call in calls) for calls in layers]
+    exhibit.curve(
+        list(range(len(errors))), {"float32": errors}, title="map times values against the output",
+        x_axis="layer", y_axis="relative difference",
+    )  # fmt: skip
+    allowed = tolerances.reconstruction(layers[0][0].dtype, keys=len(IDS))
+
+    says = exhibit.measured("largest relative difference", max(errors), f"at most {allowed:.0e}")
+
+    assert max(errors) <= allowed, says
+
+
+def reconstruction(call):
+    weights, _ = attention.weigh(call)
+    return attention.reconstruction_error(weights, call.values, call.output)
+
+
+def read_one_token(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "IDS", IDS[:1])
+
+
+@pytest.mark.claim(id="5.6", falsifier=read_one_token)
+def test_a_map_without_rope_norm_scale_or_mask_is_not_the_models(models, exhibit):
+    """The shortcuts of published tools: each still sums to one a row and looks plausible."""
+    rows = []
+    for name, parts in {"smollm2-135m": {"rope"}, "tiny-qwen3": {"rope", "q_norm"}}.items():
+        block = models[name].model.layers[0].self_attn
+        call = first_call(models[name])
+        own, _ = attention.weigh(call)  # (batch, heads, queries, keys)
+        wrong = {f"without {part}": omitting(block, part, models[name]) for part in sorted(parts)}
+        wrong["without the scale"] = replace(call, scale=1.0)
+        wrong["without the mask"] = replace(call, mask=None)
+        for omission, other in wrong.items():
+            weights, _ = attention.weigh(other)
+            off = float(np.abs(weights - own).max())
+            error = attention.reconstruction_error(weights, call.values, call.output)
+            rows.append([name, omission, off, error])
+    exhibit.table(
+        rows, columns=["model", "map", "largest error of a weight", "of the layer's output"],
+        title="what shortcuts cost, layer 0",
+    )  # fmt: skip
+    least = min(error for *_, error in rows)
+
+    says = exhibit.measured("smallest error of the output", least, "at least 0.01, a thousand fold")
+
+    assert least >= 0.01, says
+
+
+def first_call(subject):
+    return attention_calls(subject.model, IDS)[0][0]
+
+
+def omitting(block, part, subject):
+    """The first layer's attention call when a part of it hands on what it is given."""
+    parts = ("q_norm", "k_norm") if part == "q_norm" else (part,)
+    kept = {name: getattr(block, name) for name in parts}
+    try:
+        for name in parts:
+            setattr(block, name, lambda states, **_: states)
+        return first_call(subject)
+    finally:
+        for name, module in kept.items():
+            setattr(block, name, module)
+
+
+def forget_the_offset(monkeypatch):
+    rotate = nn.RoPE.__call__
+    monkeypatch.setattr(nn.RoPE, "__call__", lambda self, x, offset=0: rotate(self, x, 0))
+
+
+@pytest.mark.claim(id="5.7", falsifier=forget_the_offset)
+def test_a_decode_step_attends_as_the_last_row_of_the_whole_map(subject, exhibit):
+    """With a cache the last token is read alone, and sees what it saw in the full pass."""
+    whole = trace(subject.model, IDS)
+    cache = make_prompt_cache(subject.model)
+    subject.model(mx.array([IDS[:-1]]), cache=cache)
+    step = trace(subject.model, IDS[-1:], cache=cache)
+    pairs = zip(step.attention, whole.attention, strict=True)
+    apart = [float(np.abs(one[:, 0] - all_[:, -1]).max()) for one, all_ in pairs]
+    exhibit.curve(
+        list(range(len(apart))), {"last row": apart}, title="decode step against full pass",
+        x_axis="layer", y_axis="largest difference of a weight",
+    )  # fmt: skip
+    allowed = tolerances.reordered(mx.float32, layers=len(apart))
+
+    says = exhibit.measured("largest difference", max(apart), should_be=f"at most {allowed:.1e}")
+
+    assert step.attention[0].shape[1:] == (1, len(IDS)), f"map of {step.attention[0].shape}"
+    assert max(apart) <= allowed, says
+
+
+def leave_a_trace_behind(monkeypatch):
+    stream = tracing.stream
+    monkeypatch.setattr(tracing, "stream", lambda *arguments: stream(*arguments) * (1 + 1e-6))
+
+
+@pytest.mark.claim(id="5.8", falsifier=leave_a_trace_behind)
+def test_tracing_changes_no_bit_of_the_logits(subject, exhibit):
+    """The pass is watched, not replaced: its logits are those of a plain pass."""
+    plain = np.array(subject.model(mx.array([IDS]))[0].astype(mx.float32))  # (tokens, vocabulary)
+    traced = trace(subject.model, IDS).logits
+    again = np.array(subject.model(mx.array([IDS]))[0].astype(mx.float32))
+    exhibit.text(f"{traced.shape[0]} × {traced.shape[1]} logits compared", title="traced and plain")
+    different = int((traced != plain).sum() + (again != plain).sum())
+
+    says = exhibit.measured("logits that differ", different, should_be=0)
+
+    assert different == 0, says

@@ -1,0 +1,84 @@
+"""Experiment 5, by an independent oracle: the same weights in transformers' eager Llama.
+
+Needs the extra `parity` (PyTorch on the CPU); without it these claims are not run.
+"""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from fixtures.passages import passages
+from fixtures.prompts import PREDICTIONS
+from tools import tokens, tolerances
+from tools.trace import trace
+
+TEXTS = (*PREDICTIONS, passages("prose")["prose"])  # four short prompts and one of a page
+
+
+def oracle(subject):
+    """transformers' LlamaForCausalLM with the subject's float32 weights."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: parity)")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        **{name: value for name, value in subject.config.items() if name != "quantization"},
+        rope_parameters={"rope_type": "default", "rope_theta": subject.config["rope_theta"]},
+        attn_implementation="eager",
+    )
+    model = LlamaForCausalLM(config).eval()
+    weights = {
+        name: torch.from_numpy(np.array(array.astype(mx.float32)))
+        for name, array in tree_flatten(subject.model.parameters())
+    }
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert set(missing) <= {"lm_head.weight"}, f"weights without a counterpart = {missing}"
+    assert not unexpected, f"counterparts without a weight = {unexpected}"
+
+    def run(ids):
+        with torch.no_grad():
+            return model(torch.tensor([ids]), output_attentions=True, output_hidden_states=True)
+
+    return run
+
+
+def slow_the_rotation_down(embedded):
+    theta = embedded.config["rope_theta"]
+    return {"embedded": embedded.but(config={**embedded.config, "rope_theta": theta / 2})}
+
+
+@pytest.mark.claim(id="5.20", falsifier=slow_the_rotation_down)
+def test_transformers_computes_the_same_states_maps_and_logits(embedded, exhibit):
+    """Two libraries that share no code, on five texts: states relative to each token's norm."""
+    run = oracle(embedded)
+    rows = []
+    for text in TEXTS:
+        ids = tokens.encode(embedded.tokenizer, text)
+        ours, theirs = trace(embedded.model, ids), run(ids)
+        # transformers normalises the last state before it hands it out; the others pair up.
+        states = zip(ours.hidden_states[:-1], theirs.hidden_states[1:-1], strict=True)
+        maps = zip(ours.attention, theirs.attentions, strict=True)
+        logits = theirs.logits[0].numpy()
+        rows.append([
+            len(ids),
+            max(tolerances.distance(a, b[0].numpy()) for a, b in states),
+            max(float(np.abs(a - b[0].numpy()).max()) for a, b in maps),
+            float(np.abs(ours.logits - logits).max()),
+            float((ours.logits.argmax(-1) == logits.argmax(-1)).mean()),
+        ])  # fmt: skip
+    names = ["tokens", "states (relative)", "attention", "logits", "top-1 agreement"]
+    exhibit.table(rows, columns=names, title="largest differences, MLX against transformers")
+    longest = max(row[0] for row in rows)
+    states, maps, logits = (max(row[i] for row in rows) for i in (1, 2, 3))
+    top1 = min(row[4] for row in rows)
+
+    assert longest >= 150, f"longest text = {longest} tokens, but should be at least 150"
+    says = exhibit.measured(
+        "differences of states, attention, logits; top-1 agreement",
+        f"{states:.1e}, {maps:.1e}, {logits:.1e}; {top1:.0%}",
+        should_be="at most 5e-5, 5e-5, 5e-4; 100 %",
+    )
+    assert states <= 5e-5, says
+    assert maps <= 5e-5, says
+    assert logits <= 5e-4, says
+    assert top1 == 1, says

@@ -1,0 +1,200 @@
+"""Experiment 7: what a model needs in memory, and what fits."""
+
+import mlx.core as mx
+import pytest
+from mlx_lm.models.cache import KVCache
+
+from tools import dry_run, materialise, memory
+from tools.accounting import total_bytes, total_parameters
+from tools.shapes import declare, published
+
+GIB = 2**30
+CONTEXT = 2048
+
+
+def keep_keys_for_every_head(shape):
+    many = {**shape.config, "num_key_value_heads": shape.config["num_attention_heads"]}
+    return {"shape": shape.but(packed=declare(many))}
+
+
+@pytest.mark.claim(id="7.10", falsifier=keep_keys_for_every_head)
+def test_a_token_is_kept_as_one_key_and_one_value_per_layer_and_kv_head(shape, exhibit):
+    """What the caches hold after 2,048 tokens, divided by the tokens; no weight is materialised."""
+    facts = shape.facts
+    run = dry_run.dry_run(shape.packed, CONTEXT)
+    exhibit.table(
+        [["a token", run.used / CONTEXT / 1e6], [f"{CONTEXT:,} tokens", run.used / 1e6],
+         ["the weights", total_bytes(shape.packed) / 1e6]],
+        columns=["", "MB"],
+        title=f"the cache of {shape.name} at 16 bits",
+    )  # fmt: skip
+    numbers = 2 * facts["layers"] * facts["n_kv_heads"] * facts["head_dim"]
+
+    says = exhibit.measured("bytes that a token leaves", run.used / CONTEXT, should_be=2 * numbers)
+
+    assert run.used == CONTEXT * 2 * numbers, says
+
+
+class CacheInOtherSteps(KVCache):
+    step = 100
+
+
+def predict_other_steps(monkeypatch):
+    caches = [CacheInOtherSteps() for _ in range(1000)]
+    monkeypatch.setattr(dry_run, "make_prompt_cache", lambda model: caches[: len(model.layers)])
+
+
+@pytest.mark.claim(id="7.11", falsifier=predict_other_steps)
+def test_cache_bytes_are_predicted_exactly(subject, exhibit):
+    """The caches keep room for tokens to come, in steps of 256: lengths lie around a step."""
+    lengths = [(5, 3), (250, 8), (257, 1)]  # tokens read, tokens made
+    predicted = [memory.predict(subject.model, *each).cache for each in lengths]
+    real = [real_cache_bytes(subject.model, *each) for each in lengths]
+    exhibit.add(
+        "memory",
+        "caches",
+        rows=[
+            {
+                "name": f"{sum(each)} tokens",
+                "predicted": p,
+                "measured": r,
+                "how": "nbytes of the caches",
+            }
+            for each, p, r in zip(lengths, predicted, real, strict=True)
+        ],
+    )
+
+    assert len(set(real)) > 1, f"{real} bytes do not grow, but should grow by a step"
+    says = exhibit.measured("bytes predicted", predicted, should_be=real)
+    assert predicted == real, says
+
+
+def real_cache_bytes(model, prompt, generated):
+    """Bytes of the caches after mlx-lm has generated for real."""
+    caches = memory.make_prompt_cache(model)
+    steps = memory.generate_step(
+        mx.zeros(prompt, mx.int32), model, max_tokens=generated, prompt_cache=caches
+    )
+    for _ in steps:
+        pass
+    return sum(cache.nbytes for cache in caches)
+
+
+def count_a_byte_a_weight(monkeypatch):
+    monkeypatch.setattr(memory, "total_bytes", total_parameters)
+
+
+@pytest.mark.claim(id="7.12", falsifier=count_a_byte_a_weight)
+def test_weights_and_cache_are_what_stays_allocated(trained, exhibit):
+    """Predicted from shapes alone, and what MLX's allocator still holds after a generation."""
+    predicted, measured = predicted_and_measured(trained, prompt=48, generated=8, exhibit=exhibit)
+    ratio = predicted.resident / measured.resident
+
+    says = exhibit.measured("predicted over measured", ratio, should_be="0.95 to 1.05")
+
+    assert 0.95 <= ratio <= 1.05, says
+
+
+def forget_intermediate_results(monkeypatch):
+    monkeypatch.setattr(memory, "working_set", lambda model, fused: lambda step: 0)
+
+
+@pytest.mark.claim(id="7.13", falsifier=forget_intermediate_results)
+def test_the_peak_while_a_prompt_is_read_is_predicted_within_a_twentieth(trained, exhibit):
+    """The peak comes while the prompt is read: every layer's results, and on a CPU all scores."""
+    predicted, measured = predicted_and_measured(trained, prompt=769, generated=2, exhibit=exhibit)
+    ratio = predicted.peak / measured.peak
+
+    says = exhibit.measured("predicted over measured", ratio, should_be="0.95 to 1.05")
+
+    assert 0.95 <= ratio <= 1.05, says
+
+
+def predicted_and_measured(subject, prompt, generated, exhibit):
+    """Both, recorded side by side."""
+    try:
+        measured = memory.measure(subject.model, prompt, generated)
+    except memory.NoCounters as error:
+        pytest.skip(str(error))
+    predicted = memory.predict(subject.model, prompt, generated)
+    rows = [
+        ("weights", predicted.weights, None, ""),
+        ("caches", predicted.cache, None, ""),
+        ("stays allocated", predicted.resident, measured.resident, "mx.get_active_memory"),
+        ("peak", predicted.peak, measured.peak, "mx.get_peak_memory"),
+        ("resident set of the process", None, measured.rss, "psutil: code, libraries and arrays"),
+    ]
+    keys = ("name", "predicted", "measured", "how")
+    exhibit.add(
+        "memory",
+        f"{prompt} tokens read and {generated} made",
+        rows=[dict(zip(keys, row, strict=True)) for row in rows],
+    )
+    return predicted, measured
+
+
+def small_shape():
+    """A declared model that is quick to fill: SmolLM2 at 4 bits, 76 MB."""
+    return declare(published()["smollm2-135m"].config)
+
+
+def allow_ten_times_the_room(monkeypatch):
+    monkeypatch.setattr(materialise, "SLACK", 0.1)
+
+
+@pytest.mark.claim(id="7.14", falsifier=allow_ten_times_the_room)
+def test_a_model_without_room_is_refused_before_it_takes_any(exhibit):
+    """One byte less than needed is offered; the sentence says what is needed and what is free."""
+    model = small_shape()
+    room = memory.predict(model, 1, 1).peak - 1
+    before = mx.get_active_memory()
+    try:
+        materialise.materialise(model, free=room)
+        refusal = "none"
+    except materialise.DoesNotFit as error:
+        refusal = str(error)
+    exhibit.text(refusal, title=f"filling a model with room for {room:,} bytes")
+    taken = mx.get_active_memory() - before
+
+    says = exhibit.measured("bytes taken", taken, should_be="0, and a refusal")
+
+    assert "are needed" in refusal, says
+    assert taken == 0, says
+
+
+def make_floats_and_pack_them(monkeypatch):
+    def through_floats(array, seed):
+        floats = mx.random.uniform(shape=(8, array.size), key=mx.random.key(seed))
+        return mx.sum(floats, axis=0).astype(array.dtype).reshape(array.shape)
+
+    monkeypatch.setattr(materialise, "_bits", through_floats)
+
+
+@pytest.mark.claim(id="7.15", falsifier=make_floats_and_pack_them)
+def test_filling_a_declared_model_takes_its_bytes_and_no_more(exhibit):
+    """Random bits are made as they are stored: at no time is there a float copy of a matrix."""
+    model = small_shape()
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    materialise.materialise(model)
+    declared, taken = total_bytes(model), mx.get_active_memory() - before
+    peak = mx.get_peak_memory() - before
+    exhibit.add(
+        "memory",
+        "filling SmolLM2's shape at 4 bits",
+        rows=[
+            {
+                "name": "filled",
+                "predicted": declared,
+                "measured": taken,
+                "how": "mx.get_active_memory",
+            },
+            {"name": "peak", "predicted": declared, "measured": peak, "how": "mx.get_peak_memory"},
+        ],
+    )
+    ratio = max(taken, peak) / declared
+
+    says = exhibit.measured("taken at most over declared", ratio, should_be="0.999 to 1.001")
+
+    assert 0.999 <= ratio <= 1.001, says

@@ -1,0 +1,252 @@
+"""Experiment 8: what rounding costs a model, paired with its own float32 weights."""
+
+import math
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_unflatten
+from mlx_lm import utils as mlx_lm_utils
+from mlx_lm.models.cache import make_prompt_cache
+
+from fixtures.passages import fingerprint, passages
+from tools import quality, quantisation
+from tools.quantisation import FLOAT32, LADDER, Scheme
+
+QUICK = (Scheme("8 bits", 8, 64), Scheme("4 bits", 4, 64), Scheme("2 bits", 2, 64))
+QUICK_BYTES = 260  # of one passage: enough for 50 predictions, little enough for a slow CPU
+
+
+# ── Computing with it ─────────────────────────────────────────────────────────────────────────
+
+
+def leave_out_the_biases(monkeypatch):
+    product = mx.quantized_matmul
+
+    def without(x, words, scales, biases, **options):
+        return product(x, words, scales, mx.zeros_like(biases), **options)
+
+    monkeypatch.setattr(mx, "quantized_matmul", without)
+
+
+@pytest.mark.claim(id="8.9", falsifier=leave_out_the_biases)
+def test_the_packed_product_equals_the_product_with_unpacked_weights(exhibit):
+    """Relative to the sum of magnitudes, which bounds what the order of summation may change."""
+    matrix = mx.random.normal((1536, 576), key=mx.random.key(1))
+    x = mx.random.normal((4, matrix.shape[1]), key=mx.random.key(0))
+    stored = mx.quantize(matrix, 64, 4)
+    packed = mx.quantized_matmul(x, *stored, transpose=True, group_size=64, bits=4)
+    unpacked = mx.dequantize(*stored, 64, 4)
+    # on the CPU, for GPUs may round the factors of a float32 product to fewer digits
+    expected = mx.matmul(x, unpacked.T, stream=mx.cpu)
+    magnitude = mx.abs(x) @ mx.abs(unpacked).T
+    apart = float((mx.abs(packed - expected) / magnitude).max())
+    allowed = 2 * matrix.shape[1] * 2**-24  # two sums of so many float32 products
+    exhibit.bars(
+        {"bytes read": sum(a.nbytes for a in stored) / matrix.nbytes,
+         "time": time_of_packed(matrix, stored)},
+        title="one token's product: 4 bits over float32", axis="ratio",
+    )  # fmt: skip
+
+    says = exhibit.measured("relative difference", apart, should_be=f"at most {allowed:.1e}")
+
+    assert float(mx.abs(packed).max()) > 0, "the product is zero everywhere and shows nothing"
+    assert apart <= allowed, says
+
+
+def time_of_packed(matrix, stored):
+    """Time of one token's packed product over the float32 one; medians of interleaved rounds."""
+    x = mx.random.normal((1, matrix.shape[1]), key=mx.random.key(0))
+    mx.eval(x, matrix, stored)
+    ways = (
+        lambda: mx.quantized_matmul(x, *stored, transpose=True, group_size=64, bits=4),
+        lambda: x @ matrix.T,
+    )
+    times = [[], []]
+    for _ in range(9):
+        for way, taken in zip(ways, times):
+            start = time.perf_counter()
+            mx.eval(way())
+            taken.append(time.perf_counter() - start)
+    return float(np.median(times[0]) / np.median(times[1]))
+
+
+# ── What it costs ─────────────────────────────────────────────────────────────────────────────
+
+
+LADDERS = {}  # quick ladders by subject: one takes seconds, and three specs look at it
+
+
+def ladder_of(subject):
+    """A few schemes on the beginning of one passage."""
+    if subject.name not in LADDERS:
+        text = beginning(subject.tokenizer)
+        LADDERS[subject.name] = quantisation.climb(unpacked(subject), [text], QUICK)
+    return LADDERS[subject.name]
+
+
+def unpacked(subject):
+    """The model in float32, whatever the device computes with."""
+    if mx.default_device() == mx.cpu:
+        return subject.model
+    model = mlx_lm_utils.load_model(subject.path, lazy=True)[0]
+    model.set_dtype(mx.float32)
+    return mlx_lm_utils.dequantize_model(model)
+
+
+def beginning(tokenizer):
+    return quality.encode(tokenizer, passages("prose")["prose"][:QUICK_BYTES])
+
+
+def show_ladder(exhibit, rungs, title, speeds):
+    exhibit.add(
+        "ladder", title, reference="the same weights in float32",
+        passages=fingerprint(passages()),
+        rungs=[rung.as_dict(speeds.get(rung.scheme.name, (None,))[0]) for rung in rungs],
+    )  # fmt: skip
+
+
+def store_as(monkeypatch, rounding):
+    """Plant another way to round, and forget what was measured with the right one."""
+    monkeypatch.setattr(quantisation, "round_trip", rounding)
+    monkeypatch.setattr(sys.modules[__name__], "LADDERS", {})
+
+
+def round_a_little(monkeypatch):
+    store_as(monkeypatch, lambda weight, _: weight.astype(mx.bfloat16).astype(mx.float32))
+
+
+@pytest.mark.claim(id="8.11", falsifier=round_a_little)
+def test_a_model_does_not_diverge_from_itself(embedded, exhibit):
+    """The control of the ladder: weights taken out and put back, and nothing else."""
+    (same,) = quantisation.climb(unpacked(embedded), [beginning(embedded.tokenizer)], [FLOAT32])
+
+    says = exhibit.measured(
+        "largest KL (nats) and flips", (same.divergence.max_kl, same.divergence.flips),
+        should_be=(0.0, 0),
+    )  # fmt: skip
+
+    assert (same.divergence.max_kl, same.divergence.flips) == (0, 0), says
+
+
+def quantise_nothing(monkeypatch):
+    store_as(monkeypatch, lambda weight, scheme: weight)
+
+
+@pytest.mark.claim(id="8.12", falsifier=quantise_nothing)
+def test_every_quantised_model_diverges(embedded, exhibit):
+    """A rung without divergence is no lossless rung: it was never quantised."""
+    ladder = ladder_of(embedded)
+    show_ladder(exhibit, ladder, "three rungs, on the beginning of one passage", {})
+    least = min(rung.divergence.mean_kl for rung in ladder)
+
+    says = exhibit.measured("smallest mean KL (nats) of a rung", least, should_be="over 1e-5")
+
+    assert least > 1e-5, says
+
+
+def spoil_eight_bits_only(monkeypatch):
+    store_as(monkeypatch, lambda weight, scheme: -weight if scheme.bits == 8 else weight)
+
+
+@pytest.mark.claim(id="8.13", falsifier=spoil_eight_bits_only)
+def test_fewer_bits_diverge_more(embedded, exhibit):
+    """Mean KL on the same positions; a step of twice the width is four times the error's power."""
+    ladder = ladder_of(embedded)
+    costs = [rung.divergence.mean_kl for rung in ladder]
+    exhibit.bars(
+        {rung.scheme.name: rung.divergence.mean_kl for rung in ladder},
+        title="divergence from float32", axis="mean KL (nats a token)",
+    )  # fmt: skip
+
+    says = exhibit.measured(
+        "mean KL at 8, 4 and 2 bits", ", ".join(f"{cost:.3g}" for cost in costs),
+        should_be="rising, at least fourfold from rung to rung",
+    )  # fmt: skip
+
+    assert all(more > 4 * less for less, more in pairwise(costs)), says
+
+
+@pytest.mark.claim(id="8.14", falsifier=quantise_nothing)
+def test_four_bits_leave_a_language_model_and_two_bits_do_not(embedded, exhibit):
+    """Measured against the best that any table of letter pairs could do on the passages."""
+    pairs = quality.bigram_bits_per_byte(passages().values())
+    ladder = ladder_of(embedded)
+    costs = {rung.scheme.name: rung.bits_per_byte for rung in ladder}
+    exhibit.bars(
+        {**costs, "letter pairs": pairs}, title="cost of the passage", axis="bits per byte"
+    )
+
+    four, two = (rung.bits_per_byte for rung in ladder[1:])
+
+    says = exhibit.measured(
+        "bits per byte at 4 and at 2 bits", f"{four:.2f} and {two:.2f}",
+        should_be=f"under and over the {pairs:.2f} of letter pairs",
+    )  # fmt: skip
+
+    assert four < pairs < two, says
+
+
+def climb_all(subject):
+    """The whole ladder on all passages, and each packed model's speed; takes minutes."""
+    model = unpacked(subject)
+    texts = [quality.encode(subject.tokenizer, text) for text in passages().values()]
+    rungs = quantisation.climb(model, texts, LADDER)
+    return rungs, {s.name: speeds_of(model, s) for s in LADDER if s.mode != "float"}
+
+
+def speeds_of(model, scheme, rounds=5):
+    """Tokens a second, computing with packed weights and with float32 ones, in turn; medians.
+
+    Scales stay in float32: MLX's CPU backend is slow at 16-bit floating point.
+    """
+    matrices = [(name, m) for name, m in model.named_modules() if hasattr(m, "to_quantized")]
+    packed = [
+        (name, m.to_quantized(scheme.group_size, scheme.bits, mode=scheme.mode))
+        for name, m in matrices
+    ]
+    caches, times = (make_prompt_cache(model), make_prompt_cache(model)), ([], [])
+    try:
+        for token in range(100, 101 + rounds):
+            for modules, cache, taken in zip((packed, matrices), caches, times):
+                model.update_modules(tree_unflatten(modules))
+                start = time.perf_counter()
+                mx.eval(model(mx.array([[token]]), cache=cache))
+                taken.append(time.perf_counter() - start)
+    finally:
+        model.update_modules(tree_unflatten(matrices))
+    return tuple(1 / float(np.median(taken[1:])) for taken in times)
+
+
+def climb_a_flat_ladder(monkeypatch, embedded):
+    rungs = quantisation.climb(unpacked(embedded), [beginning(embedded.tokenizer)], [FLOAT32])
+    flat = [replace(rungs[0], scheme=scheme) for scheme in LADDER]
+    monkeypatch.setattr(sys.modules[__name__], "climb_all", lambda subject: (flat, {}))
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="8.15", falsifier=climb_a_flat_ladder)
+def test_each_bit_taken_away_multiplies_the_divergence_by_about_four(embedded, exhibit):
+    """Halving the number of steps doubles the error, and KL grows with its square. The whole
+    ladder, on all passages; bits per byte need not rise with every bit, for they also hold luck."""
+    rungs, speeds = climb_all(embedded)
+    show_ladder(exhibit, rungs, "the whole ladder, on all passages", speeds)
+    exhibit.bars(
+        {name: packed / whole for name, (packed, whole) in speeds.items()},
+        title="speed of the packed model, measured in turn with float32",
+        axis="tokens a second over those of float32",
+    )
+    kl = {rung.scheme.name: rung.divergence.mean_kl for rung in rungs}
+    named = [kl.get(f"{bits} bits", math.nan) for bits in (6, 5, 4, 3)]
+    factors = [more / less if less else math.nan for less, more in pairwise(named)]
+
+    says = exhibit.measured(
+        "factors of mean KL from 6 to 5, 4 and 3 bits", ", ".join(f"{f:.2f}" for f in factors),
+        should_be="between 3 and 6 each",
+    )  # fmt: skip
+
+    assert all(3 < factor < 6 for factor in factors), says

@@ -1,0 +1,98 @@
+"""Experiment 8: whether memory, divergence and bits per byte measure what they are called."""
+
+import mlx.core as mx
+import numpy as np
+import psutil
+import pytest
+
+from fixtures.passages import passages
+from tools import accounting, quality
+
+PAGE = 16_384  # what an allocation may be rounded up by
+
+
+def count_the_process(monkeypatch):
+    monkeypatch.setattr(mx, "get_active_memory", lambda: psutil.Process().memory_info().rss)
+
+
+@pytest.mark.claim(id="8.10", falsifier=count_the_process)
+def test_active_memory_counts_arrays_and_resident_set_size_does_not(trained, exhibit):
+    """Resident set size holds Python and its libraries, and on a GPU leaves buffers out."""
+    size = 2**24
+    before = mx.get_active_memory()
+    array = mx.zeros((size,), dtype=mx.uint8) + mx.array(1, dtype=mx.uint8)
+    mx.eval(array)
+    risen = mx.get_active_memory() - before
+    resident = psutil.Process().memory_info().rss
+    weights = accounting.total_bytes(trained.packed)
+    exhibit.bars(
+        {"the model's arrays": weights, "mx.get_active_memory": before, "resident set": resident},
+        title="three answers to how much memory the model takes", axis="bytes",
+    )  # fmt: skip
+    apart = abs(resident - mx.get_active_memory())
+
+    says = exhibit.measured(
+        "rise for an array of 16 MiB, and resident set less active memory",
+        f"{risen:,} and {apart:,} bytes", should_be=f"{size:,}, and over {size:,} apart",
+    )  # fmt: skip
+
+    assert array.nbytes == size
+    assert abs(risen - size) <= PAGE, says
+    assert apart > size, says
+
+
+def forget_to_normalise(monkeypatch):
+    monkeypatch.setattr(
+        quality, "_log_softmax", lambda logits: logits - logits.max(-1, keepdims=True)
+    )
+
+
+@pytest.mark.claim(id="8.16", falsifier=forget_to_normalise)
+def test_divergence_is_the_textbook_kl(exhibit):
+    """Against the definition in float64, on random logits: sum of p · (log p - log q)."""
+    p_logits, q_logits = 3 * np.random.default_rng(0).standard_normal((2, 100, 500))
+    found = quality.divergence(mx.array(p_logits), mx.array(q_logits))
+    p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (p_logits, q_logits))
+    expected = (p * np.log(p / q)).sum(-1).mean()
+    flips = int((p.argmax(-1) != q.argmax(-1)).sum())
+
+    says = exhibit.measured(
+        "mean KL (nats) and flips", (round(found.mean_kl, 5), found.flips),
+        should_be=(round(expected, 5), flips),
+    )  # fmt: skip
+
+    assert found.mean_kl == pytest.approx(expected, rel=1e-6), says
+    assert found.flips == flips > 0, says
+
+
+def count_tokens_as_bytes(monkeypatch):
+    encode = quality.encode
+
+    def short(tokenizer, text):
+        encoded = encode(tokenizer, text)
+        return quality.Encoded(encoded.token_ids, encoded.context, len(encoded.token_ids))
+
+    monkeypatch.setattr(quality, "encode", short)
+
+
+@pytest.mark.claim(id="8.17", falsifier=count_tokens_as_bytes)
+def test_bits_per_byte_shares_the_bits_among_the_bytes_predicted(vocabulary, exhibit):
+    """A model that knows nothing of 2^18 tokens spends 18 bits on each, in any language. A BOS
+    token is given and counts no byte; without one, the text's first token is given."""
+    text = "Rust: " + passages("languages")["languages"][-40:]
+    token_ids = list(vocabulary.tokenizer.encode(text))
+    given = vocabulary.tokenizer.decode(token_ids[:1], skip_special_tokens=True)
+    n_bytes = len(text.encode()) - len(given.encode())
+    expected = 18 * (len(token_ids) - 1) / n_bytes
+
+    found = quality.bits_per_byte(know_nothing, vocabulary.tokenizer, text)
+
+    says = exhibit.measured(
+        f"bits per byte of {len(token_ids)} tokens, {n_bytes} bytes of them predicted", found,
+        should_be=f"{expected:.4g}",
+    )  # fmt: skip
+    assert found == pytest.approx(expected, rel=1e-6), says
+
+
+def know_nothing(token_ids):
+    return mx.zeros((*token_ids.shape, 2**18))

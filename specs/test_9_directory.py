@@ -1,0 +1,109 @@
+"""Experiment 9: is this model directory right? First what its files say, beside the weights."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+
+from fixtures.damaged import setting
+from fixtures.faults import TamperedModel
+from fixtures.passages import passages
+from fixtures.subjects import Subject
+from tools import quality
+from tools.model_directory import trial
+
+
+def copied(directory, into):
+    """`directory`'s small files in `into`, and links to its weights: to be damaged there."""
+    into.mkdir(exist_ok=True)
+    for path in directory.path.resolve().iterdir():
+        if path.suffix == ".safetensors":
+            (into / path.name).symlink_to(path.resolve())
+        else:
+            shutil.copy(path, into / path.name)
+    return into
+
+
+def as_subject(directory, path):
+    """`directory`, read from `path` instead."""
+    entry = replace(directory.entry, directory=str(path), wheel=None, hub=None)
+    return {"directory": Subject(entry).but(path=path)}
+
+
+def problems_of(directory):
+    """What is wrong with tokenizer, vocabulary and template: as inspected, or tried here."""
+    if directory.inspected:
+        return directory.inspected.problems
+    messages = []
+    trial.main(directory.path, [], messages.append)
+    return {message["about"]: message["problem"] for message in messages if "about" in message}
+
+
+def add_tokens_without_rows(directory, tmp_path):
+    path = copied(directory, tmp_path / "more-tokens")
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    added = dict(tokenizer["added_tokens"][0], id=10**6, content="<|too far|>")
+    tokenizer["added_tokens"].append(added)
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return as_subject(directory, path)
+
+
+@pytest.mark.claim(id="9.1", falsifier=add_tokens_without_rows)
+def test_the_tokenizer_loads_and_each_id_has_a_row(directory, exhibit):
+    """A token without a row would look up a row of another, or none."""
+    found = problems_of(directory)
+    wrong = [found[about] for about in ("tokenizer", "vocabulary") if about in found]
+    exhibit.text("\n".join(wrong) or "it loads, and its ids fit", title="tokenizer")
+
+    says = exhibit.measured("tokenizer and vocabulary", wrong or "fit", should_be="fit")
+
+    assert not wrong, says
+
+
+def reach_for_python(directory, tmp_path):
+    path = copied(directory, tmp_path / "reaching")
+    setting("tokenizer_config.json", chat_template="{{ messages.__class__.__mro__ }}")(path)
+    return as_subject(directory, path)
+
+
+@pytest.mark.claim(id="9.2", falsifier=reach_for_python)
+def test_the_chat_template_makes_text_of_a_conversation(directory, exhibit):
+    """User, assistant, user: in bounded time, and without reaching out of its sandbox."""
+    problem = problems_of(directory).get("chat template")
+    if not problem:
+        if not directory.tokenizer.has_chat_template:
+            pytest.skip(f"{directory.name} has no chat template")
+        chat = {"tokenize": False, "add_generation_prompt": True}
+        text = directory.tokenizer.apply_chat_template(trial.CONVERSATION, **chat)
+        exhibit.text(text, title="a conversation as the model reads it")
+
+    says = exhibit.measured("chat template", problem or "makes text", should_be="makes text")
+
+    assert not problem, says
+
+
+def shift_the_vocabulary(directory):
+    return {
+        "directory": directory.but(
+            model=TamperedModel(directory.model, lambda logits: mx.roll(logits, 1, axis=-1))
+        )
+    }
+
+
+@pytest.mark.claim(id="9.3", falsifier=shift_the_vocabulary)
+def test_the_model_predicts_ordinary_text_better_than_letter_pairs(directory, exhibit):
+    """Bits per byte, against the least that any table of letter pairs could need on the text."""
+    texts = passages("prose")
+    pairs = quality.bigram_bits_per_byte(texts.values())
+    costs = {
+        name: quality.bits_per_byte(directory.model, directory.tokenizer, text)
+        for name, text in texts.items()
+    }
+    exhibit.bars({**costs, "letter pairs": pairs}, title="cost of a text", axis="bits per byte")
+    worst = max(costs.values())
+
+    says = exhibit.measured("bits per byte", f"{worst:.2f}", should_be=f"below {pairs:.2f}")
+
+    assert worst < pairs, says
