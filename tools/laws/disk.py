@@ -19,7 +19,7 @@ from mlx_lm.utils import load_model, save_config, save_model
 def saved(
     model: nn.Module, config: Mapping[str, Any], spare: Mapping[str, mx.array] | None = None
 ) -> Iterator[Path]:
-    """A directory that holds `model` and `config`, and arrays to spare, while the context is open."""
+    """A directory of `model`, `config` and arrays to spare, while the context is open."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
         save_model(path, model)

@@ -175,9 +175,7 @@ def check_vocabulary(tokenizer: Any, model: Any) -> None:
         )
     eos = max(tokenizer.eos_token_ids, default=0)
     if eos >= rows:
-        raise BadModel(
-            f"config.json: eos_token_id {eos:,} has no row: the embedding has {rows:,}."
-        )
+        raise BadModel(f"config.json: eos_token_id {eos:,} has no row: the embedding has {rows:,}.")
 
 
 def check_template(tokenizer: Any, view: Path) -> None:
