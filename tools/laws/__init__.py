@@ -38,6 +38,7 @@ LAWS: tuple[Law, ...] = (
     stored.quantised_is_the_same_rounded,
     stored.layers_differ,
     stored.every_weight_matters,
+    configured.rope_base_is_read,
     configured.rope_parameters_are_read,
     configured.a_spare_head_is_dropped,
 )

@@ -18,25 +18,36 @@ from tools.shapes import random_state_kept
 
 
 @law
-def rope_parameters_are_read(case: Case) -> Finding:
-    """The base of rotary embeddings is read where transformers 5 writes it: in rope_parameters."""
-    settings = text_of(case.config)
-    nested = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    base = nested.get("rope_theta", settings.get("rope_theta"))
-    if not isinstance(base, int | float) or not base:
+def rope_base_is_read(case: Case) -> Finding:
+    """The base of rotary embeddings that the configuration states, where it states it, is used."""
+    base, nested = _rope_base(case.config)
+    if base is None:
         return without("its configuration has no one base of rotary embeddings")
-    changed = copy.deepcopy(case.config)
-    text = text_of(changed)
-    text.pop("rope_theta", None)
-    text["rope_parameters"] = {"rope_type": "default", **nested, "rope_theta": base / 50}
-    logits = logits_of(reloaded(case.model, changed), case.token_ids)
-    if tolerances.distance(logits, case.logits) > LEAST_SPREAD:
-        return same("the base in rope_parameters", "used", "used")
-    text["rope_theta"] = base / 50
-    flat = logits_of(reloaded(case.model, changed), case.token_ids)
-    if tolerances.distance(flat, case.logits) < LEAST_SPREAD:
-        return without("its configuration's base has no effect")
-    return same("the base in rope_parameters", "ignored", "used")
+    if _moves(case, _with_base(case.config, base / 50, nested=nested, flat=not nested)):
+        return same("the stated base", "used", "used")
+    if nested and _moves(case, _with_base(case.config, base / 50, nested=False, flat=True)):
+        return same("the base in rope_parameters", "ignored", "used")
+    return without("it has no rotary embeddings that a base could change")
+
+
+@law
+def rope_parameters_are_read(case: Case) -> Finding:
+    """The base is read also where transformers 5 writes it, and nowhere else: in rope_parameters.
+
+    The base is changed in both places by turns, so that no default passes for it.
+    """
+    base, _ = _rope_base(case.config)
+    if base is None:
+        return without("its configuration has no one base of rotary embeddings")
+    stated = _with_base(case.config, base / 50, nested=False, flat=True)
+    if not _moves(case, stated):
+        return without("a base beside rope_parameters has no effect")
+    written = _with_base(case.config, base / 50, nested=True, flat=False)
+    wanted = logits_of(reloaded(case.model, stated), case.token_ids)
+    missed = tolerances.distance(logits_of(reloaded(case.model, written), case.token_ids), wanted)
+    return same(
+        "the base in rope_parameters", "used" if missed <= case.reordered else "ignored", "used"
+    )
 
 
 @law
@@ -58,6 +69,33 @@ def a_spare_head_is_dropped(case: Case) -> Finding:
         return vacuous("all logits are alike")
     missed = tolerances.distance(logits, case.logits)
     return within("distance of logits after loading a spare head", missed, case.reordered)
+
+
+def _rope_base(config: dict[str, Any]) -> tuple[float | None, bool]:
+    """The base that a configuration states, and whether it stands in rope_parameters."""
+    settings = text_of(config)
+    nested = (settings.get("rope_parameters") or {}).get("rope_theta")
+    base = settings.get("rope_theta") if nested is None else nested
+    return (base, nested is not None) if isinstance(base, int | float) and base else (None, False)
+
+
+def _with_base(config: dict[str, Any], base: float, nested: bool, flat: bool) -> dict[str, Any]:
+    """`config` with this base in one place or both, and none in the other."""
+    changed = copy.deepcopy(config)
+    text = text_of(changed)
+    text.pop("rope_theta", None)
+    (text.get("rope_parameters") or {}).pop("rope_theta", None)
+    if nested:
+        stated = text.get("rope_parameters") or {}
+        text["rope_parameters"] = {"rope_type": "default", **stated, "rope_theta": base}
+    if flat:
+        text["rope_theta"] = base
+    return changed
+
+
+def _moves(case: Case, config: dict[str, Any]) -> bool:
+    logits = logits_of(reloaded(case.model, config), case.token_ids)
+    return tolerances.distance(logits, case.logits) > LEAST_SPREAD
 
 
 def text_of(config: dict[str, Any]) -> dict[str, Any]:
