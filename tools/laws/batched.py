@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models import cache as caching
 
 from tools import tolerances
 from tools.laws.finding import Case, Finding, law, within, without
@@ -28,7 +28,7 @@ def prompts_of(case: Case, lengths: Sequence[int]) -> list[list[int]]:
 
 def can_batch(case: Case) -> bool:
     """Whether every cache of the model offers to be merged, as mlx-lm's server asks."""
-    return all(hasattr(entry, "merge") for entry in make_prompt_cache(case.model))
+    return all(hasattr(entry, "merge") for entry in caching.make_prompt_cache(case.model))
 
 
 @law

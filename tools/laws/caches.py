@@ -15,6 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import (
     BatchKVCache,
     BatchRotatingKVCache,
@@ -22,8 +23,6 @@ from mlx_lm.models.cache import (
     LRUPromptCache,
     QuantizedKVCache,
     RotatingKVCache,
-    load_prompt_cache,
-    save_prompt_cache,
 )
 
 from tools.laws.finding import Finding, law, within
@@ -198,7 +197,7 @@ def _some_rows(rng: np.random.Generator, window: int | None) -> Histories:
 def _reloaded(cache: Any) -> Any:
     with tempfile.TemporaryDirectory() as directory:
         file = str(Path(directory) / "cache.safetensors")
-        save_prompt_cache(file, [cache])
-        (loaded,) = load_prompt_cache(file)
+        caching.save_prompt_cache(file, [cache])
+        (loaded,) = caching.load_prompt_cache(file)
         mx.eval(loaded.keys, loaded.values)
         return loaded

@@ -6,13 +6,12 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.generate import generate_step, speculative_generate_step
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
+from mlx_lm.models import cache as caching
 
 from tools import tolerances
 from tools.laws.batched import NO_BATCHES, can_batch, prompts_of
 from tools.laws.finding import Case, Finding, law, same, vacuous, within, without
-from tools.laws.runs import expected_rows, generated
+from tools.laws.runs import expected_rows, generated, generating
 
 STEPS, CHUNK = 6, 12
 
@@ -23,7 +22,9 @@ def generation_follows_the_logits(case: Case) -> Finding:
     and takes the largest."""
     prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
     tokens, rows = [], []
-    steps = generate_step(mx.array(prompt), case.model, max_tokens=STEPS, prefill_step_size=CHUNK)
+    steps = generating.generate_step(
+        mx.array(prompt), case.model, max_tokens=STEPS, prefill_step_size=CHUNK
+    )
     for token, logprobs in steps:
         tokens.append(token)
         rows.append(np.array(logprobs.astype(mx.float32)))
@@ -42,10 +43,10 @@ def speculation_is_greedy(case: Case) -> Finding:
     The draft is the model itself with every fourth answer spoilt, so that drafts are both accepted
     and rejected.
     """
-    if not can_trim_prompt_cache(make_prompt_cache(case.model)):
+    if not caching.can_trim_prompt_cache(caching.make_prompt_cache(case.model)):
         return without("its cache cannot be trimmed")
     prompt, count = case.token_ids[:13], 2 * STEPS
-    steps = speculative_generate_step(
+    steps = generating.speculative_generate_step(
         mx.array(prompt),
         case.model,
         SpoiltDraft(case.model),
@@ -57,7 +58,9 @@ def speculation_is_greedy(case: Case) -> Finding:
         tokens.append(token)
         rows.append(np.array(logprobs.astype(mx.float32)))
         accepted += from_draft
-    plain = [step[0] for step in generate_step(mx.array(prompt), case.model, max_tokens=count)]
+    plain = [
+        step[0] for step in generating.generate_step(mx.array(prompt), case.model, max_tokens=count)
+    ]
     agree = next((i for i in range(count) if tokens[i] != plain[i]), count)
     if agree < count:
         return same("tokens before the first that differs", agree, count)
@@ -89,7 +92,7 @@ def processors_see_everything(case: Case) -> Finding:
     """At every step a logits processor is given the whole prompt and all that was generated."""
     prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
     witness = Witness()
-    steps = generate_step(
+    steps = generating.generate_step(
         mx.array(prompt),
         case.model,
         max_tokens=3,

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
-from mlx_lm.utils import dequantize_model, load_model, quantize_model
+from mlx_lm import utils as loading
 
 from tools import tolerances
 from tools.laws.disk import reloaded, saved
@@ -56,7 +56,7 @@ def quantised_is_the_same_rounded(case: Case) -> Finding:
     missed = tolerances.distance(again, logits)
     if not missed <= case.reordered or _size(case.model) > ROOM:
         return within("distance of the reloaded quantised logits", missed, case.reordered)
-    unpacked = logits_of(dequantize_model(packed), case.token_ids)
+    unpacked = logits_of(loading.dequantize_model(packed), case.token_ids)
     missed = _median_distance(unpacked, logits)
     return within("distance of the dequantised model's logits", missed, case.reordered)
 
@@ -147,8 +147,8 @@ def _size(model: nn.Module) -> int:
 def _quantised(model: nn.Module, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """A packed copy of `model`, and its configuration."""
     with saved(model, config) as directory:
-        copied, _ = load_model(directory, lazy=True)
+        copied, _ = loading.load_model(directory, lazy=True)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints the bits per weight
-            packed, config = quantize_model(copied, copy.deepcopy(config), GROUP, BITS)
+            packed, config = loading.quantize_model(copied, copy.deepcopy(config), GROUP, BITS)
         mx.eval(packed.parameters())
     return packed, config
