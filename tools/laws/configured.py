@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+from mlx_lm.models import cache as caching
 from mlx_lm.utils import _get_classes
 
 from tools import tolerances
@@ -15,6 +16,9 @@ from tools.laws.finding import Case, Finding, law, same, vacuous, within, withou
 from tools.laws.forward import LEAST_SPREAD
 from tools.laws.runs import logits_of
 from tools.shapes import random_state_kept
+from tools.trace_notes import layers_of
+
+DEPTHS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_transformer_layers")
 
 
 @law
@@ -60,14 +64,50 @@ def a_spare_head_is_dropped(case: Case) -> Finding:
     return within("distance of logits after loading a spare head", missed, case.reordered)
 
 
+@law
+def the_configuration_declares_the_weights(case: Case) -> Finding:
+    """The model that the configuration makes has just the arrays of this one, in their shapes."""
+    if not case.config:
+        return without("no configuration to make a model of")
+    if any("scales" in module for _, module in case.model.named_modules()):
+        return without("its weights are quantised")
+    declared = _arrays(case.config)
+    held = {name: array.shape for name, array in tree_flatten(case.model.parameters())}
+    wrong = sorted(
+        f"{name}: {held.get(name, 'missing')} instead of {declared.get(name, 'none')}"
+        for name in declared.keys() | held.keys()
+        if declared.get(name) != held.get(name)
+    )
+    return same("arrays other than declared", "; ".join(wrong[:3]) or "none", "none")
+
+
+@law
+def layers_and_caches_are_counted(case: Case) -> Finding:
+    """The model has the layers that its configuration counts, and a cache for each that keeps
+    keys and values."""
+    stated = next((text_of(case.config)[n] for n in DEPTHS if n in text_of(case.config)), None)
+    layers = len(layers_of(case.model))
+    if stated is not None and layers != stated:
+        return same("layers", layers, stated)
+    cache = caching.make_prompt_cache(case.model)
+    logits_of(case.model, case.token_ids[:2], cache)
+    idle = [i for i, entry in enumerate(cache) if entry.empty()]
+    return same("caches that a pass leaves empty", idle or "none", "none")
+
+
 def text_of(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of the language model, which wrappers keep one level down."""
     return config.get("text_config", config)
 
 
 def _names(config: dict[str, Any]) -> set[str]:
-    """Names of the arrays of the model that a configuration makes; none is given memory."""
+    """Names of the arrays of the model that a configuration makes."""
+    return set(_arrays(config))
+
+
+def _arrays(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays of the model that a configuration makes, none given memory."""
     with random_state_kept():
         model_class, args_class = _get_classes(config)
         model = model_class(args_class.from_dict(copy.deepcopy(config)))
-    return {name for name, _ in tree_flatten(model.parameters())}
+    return {name: array.shape for name, array in tree_flatten(model.parameters())}

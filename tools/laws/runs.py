@@ -64,6 +64,7 @@ def generated(
     prompts: Sequence[list[int]],
     lengths: Sequence[int],
     processors: list[list[Any]] | None = None,
+    samplers: list[Any] | None = None,
     **options: Any,
 ) -> list[tuple[list[int], np.ndarray, list[Any]]]:
     """Generate greedily for all prompts with mlx-lm's batch generator.
@@ -75,6 +76,7 @@ def generated(
         ids = generator.insert(
             [list(prompt) for prompt in prompts],
             max_tokens=list(lengths),
+            samplers=samplers,
             logits_processors=processors,
         )
         tokens: dict[int, list[int]] = {uid: [] for uid in ids}
