@@ -32,6 +32,8 @@ class Claim:
     """The planted fault that must turn the claim red, in words."""
     corrects: str | None = None
     """What the plan says, where the plan is wrong."""
+    law: str | None = None
+    """The function of `tools.laws` that decides, where one spec holds a subject to many laws."""
 
     @property
     def experiment(self) -> int:
@@ -74,7 +76,7 @@ def _claim(entry: Mapping[str, object], file: str) -> Claim:
             raise LedgerError(f"{who} has an unknown field {name!r}{hint}")
         if not isinstance(value, str) or not value.strip():
             raise LedgerError(f"{who}: {name!r} must be a non-empty string.")
-    if missing := names - {"corrects"} - entry.keys():
+    if missing := names - {"corrects", "law"} - entry.keys():
         raise LedgerError(f"{who} lacks {', '.join(sorted(missing))}.")
     claim = Claim(**entry)  # type: ignore[arg-type]  # every value was found to be a string above
     if not re.fullmatch(r"\d+\.\d+", claim.id):

@@ -7,14 +7,16 @@ even where it does not change the largest one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models import cache as caching
 
 from tools import tolerances
-from tools.laws.finding import Case, Finding, law, within, without
+from tools.laws.finding import Case, Finding, law, same, within, without
 from tools.laws.runs import batch_logits, expected_rows, generated, in_pieces, logits_of
 
 NO_BATCHES = "its caches cannot be merged into a batch"
@@ -28,7 +30,7 @@ def prompts_of(case: Case, lengths: Sequence[int]) -> list[list[int]]:
 
 def can_batch(case: Case) -> bool:
     """Whether every cache of the model offers to be merged, as mlx-lm's server asks."""
-    return all(hasattr(entry, "merge") for entry in make_prompt_cache(case.model))
+    return all(hasattr(entry, "merge") for entry in caching.make_prompt_cache(case.model))
 
 
 @law
@@ -42,6 +44,40 @@ def batch_rows_are_alone(case: Case) -> Finding:
         rows = generated(case.model, prompts, [steps] * 3, prefill_step_size=chunk)
         worst = max([worst, *_missed(case, prompts, rows)])
     return within("distance of a row in a batch from the row alone", worst, case.reordered)
+
+
+@law
+def a_long_batch_is_alone(case: Case) -> Finding:
+    """Rows that cross the step by which caches grow, one while it is read and one while it is
+    written, beside a short one, give what each gives alone."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts = prompts_of(case, (260, 9, 253))
+    rows = generated(case.model, prompts, [6] * 3, prefill_step_size=100)
+    worst = max(_missed(case, prompts, rows))
+    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+
+
+@law
+def rows_keep_their_samplers(case: Case) -> Finding:
+    """Each row of a batch is drawn by its own sampler, also when others have left."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts = prompts_of(case, (9, 12, 7))
+    ranks = (2, 0, 5)
+    samplers = [functools.partial(_of_rank, rank) for rank in ranks]
+    rows = generated(case.model, prompts, (2, 6, 4), samplers=samplers)
+    wrong = [
+        i
+        for i, (rank, (tokens, logprobs, _)) in enumerate(zip(ranks, rows, strict=True))
+        if tokens != np.argsort(-logprobs, axis=-1, kind="stable")[:, rank].tolist()
+    ]
+    return same("rows drawn by another's sampler", wrong, [])
+
+
+def _of_rank(rank: int, logprobs: mx.array) -> mx.array:
+    """The token with just `rank` likelier ones."""
+    return mx.argsort(-logprobs, axis=-1)[..., rank]
 
 
 @law

@@ -8,15 +8,8 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import (
-    KVCache,
-    QuantizedKVCache,
-    can_trim_prompt_cache,
-    load_prompt_cache,
-    make_prompt_cache,
-    save_prompt_cache,
-    trim_prompt_cache,
-)
+from mlx_lm.models import cache as caching
+from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
 from tools import tolerances
 from tools.laws.finding import Case, Finding, law, same, within, without
@@ -79,7 +72,7 @@ def trimmed_is_never_fed(case: Case) -> Finding:
     kept = length // 2
     other = [ids[0]] * (length - kept)
     _, cache = in_pieces(case.model, ids[:kept] + other, [kept, len(other)])
-    trimmed = trim_prompt_cache(cache, len(other))
+    trimmed = caching.trim_prompt_cache(cache, len(other))
     if trimmed != len(other):
         return same("tokens that trimming reports", trimmed, len(other))
     logits = logits_of(case.model, ids[kept:], cache)
@@ -94,8 +87,8 @@ def saved_cache_continues(case: Case) -> Finding:
     _, cache = in_pieces(case.model, ids[:half], [half - 1, 1])
     with tempfile.TemporaryDirectory() as directory:
         file = str(Path(directory) / "cache.safetensors")
-        save_prompt_cache(file, cache)
-        loaded = load_prompt_cache(file)
+        caching.save_prompt_cache(file, cache)
+        loaded = caching.load_prompt_cache(file)
         logits = logits_of(case.model, ids[half:], loaded)
     missed = tolerances.distance(logits, case.logits[half:])
     return within("distance of logits after reloading from uncached ones", missed, case.reordered)
@@ -116,7 +109,7 @@ def copied_cache_stands_alone(case: Case) -> Finding:
 @law
 def an_unfilled_bound_changes_nothing(case: Case) -> Finding:
     """A cache bounded to more tokens than come gives what an unbounded one gives."""
-    bounded = make_prompt_cache(case.model, max_kv_size=2 * len(case.token_ids))
+    bounded = caching.make_prompt_cache(case.model, max_kv_size=2 * len(case.token_ids))
     if hasattr(case.model, "make_cache"):
         return without("it makes its own caches, which take no bound")
     half = len(case.token_ids) // 2
@@ -189,6 +182,6 @@ def _longest_trimmable(case: Case) -> int:
     """How many tokens of the prompt can be fed so that the cache can still be trimmed."""
     for length in (len(case.token_ids), SHORT):
         _, cache = in_pieces(case.model, case.token_ids, [length])
-        if can_trim_prompt_cache(cache):
+        if caching.can_trim_prompt_cache(cache):
             return length
     return 0

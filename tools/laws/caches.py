@@ -15,6 +15,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import (
     BatchKVCache,
     BatchRotatingKVCache,
@@ -22,11 +23,9 @@ from mlx_lm.models.cache import (
     LRUPromptCache,
     QuantizedKVCache,
     RotatingKVCache,
-    load_prompt_cache,
-    save_prompt_cache,
 )
 
-from tools.laws.finding import Finding, law, within
+from tools.laws.finding import Finding, law, same, within
 from tools.laws.histories import BITS, GROUP, Histories
 
 WINDOW = 8
@@ -83,6 +82,7 @@ def batch_caches_keep_rows_apart() -> Finding:
         for _ in range(MOVES):
             rows = len(play.rows)
             moves = ["token", "filter", "extend", "extract", *([] if decoded else ["ragged"])]
+            moves += [] if play.window else ["reload"]  # of rings see batch_caches_reload
             move = rng.choice(moves)
             if move == "token":
                 # See chunks_follow_tokens: after single tokens a ring takes no chunk in a batch.
@@ -99,6 +99,8 @@ def batch_caches_keep_rows_apart() -> Finding:
                 play.take_rows(play.rows + other.rows)
             elif move == "extract" and play.shortest:
                 play = merged([play.alone(row) for row in range(rows)])
+            elif move == "reload" and play.shortest:
+                play.cache = type(play.cache).from_state(play.cache.state)
     return within("distance of attention in a batch from that of each row alone", worst, BOUND)
 
 
@@ -173,7 +175,13 @@ def prompts_are_reused() -> Finding:
             wrong += held + list(rest) != tokens
             if found:
                 found[0].update_and_fetch(*[mx.zeros((1, 1, 1, 1))] * 2)
-    return within("prompts that the cache and the rest do not add up to", wrong, 0)
+    if wrong:
+        return within("prompts that the cache and the rest do not add up to", wrong, 0)
+    store = LRUPromptCache(max_size=4)
+    for length in (1, 2, 3):
+        store.insert_cache("model", list(range(length)), [_holding(list(range(length)))])
+    kept = (len(store), store.nbytes)
+    return same("prompts and bytes after one grew", kept, (1, _holding([0, 1, 2]).nbytes))
 
 
 def _holding(tokens: list[int]) -> KVCache:
@@ -198,7 +206,7 @@ def _some_rows(rng: np.random.Generator, window: int | None) -> Histories:
 def _reloaded(cache: Any) -> Any:
     with tempfile.TemporaryDirectory() as directory:
         file = str(Path(directory) / "cache.safetensors")
-        save_prompt_cache(file, [cache])
-        (loaded,) = load_prompt_cache(file)
+        caching.save_prompt_cache(file, [cache])
+        (loaded,) = caching.load_prompt_cache(file)
         mx.eval(loaded.keys, loaded.values)
         return loaded

@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.nn as nn
 from mlx.utils import tree_flatten
+from mlx_lm.models import cache as caching
 from mlx_lm.utils import _get_classes
 
 from tools import tolerances
@@ -15,39 +16,9 @@ from tools.laws.finding import Case, Finding, law, same, vacuous, within, withou
 from tools.laws.forward import LEAST_SPREAD
 from tools.laws.runs import logits_of
 from tools.shapes import random_state_kept
+from tools.trace_notes import layers_of
 
-
-@law
-def rope_base_is_read(case: Case) -> Finding:
-    """The base of rotary embeddings that the configuration states, where it states it, is used."""
-    base, nested = _rope_base(case.config)
-    if base is None:
-        return without("its configuration has no one base of rotary embeddings")
-    if _moves(case, _with_base(case.config, base / 50, nested=nested, flat=not nested)):
-        return same("the stated base", "used", "used")
-    if nested and _moves(case, _with_base(case.config, base / 50, nested=False, flat=True)):
-        return same("the base in rope_parameters", "ignored", "used")
-    return without("it has no rotary embeddings that a base could change")
-
-
-@law
-def rope_parameters_are_read(case: Case) -> Finding:
-    """The base is read also where transformers 5 writes it, and nowhere else: in rope_parameters.
-
-    The base is changed in both places by turns, so that no default passes for it.
-    """
-    base, _ = _rope_base(case.config)
-    if base is None:
-        return without("its configuration has no one base of rotary embeddings")
-    stated = _with_base(case.config, base / 50, nested=False, flat=True)
-    if not _moves(case, stated):
-        return without("a base beside rope_parameters has no effect")
-    written = _with_base(case.config, base / 50, nested=True, flat=False)
-    wanted = logits_of(reloaded(case.model, stated), case.token_ids)
-    missed = tolerances.distance(logits_of(reloaded(case.model, written), case.token_ids), wanted)
-    return same(
-        "the base in rope_parameters", "used" if missed <= case.reordered else "ignored", "used"
-    )
+DEPTHS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_transformer_layers")
 
 
 @law
@@ -71,31 +42,35 @@ def a_spare_head_is_dropped(case: Case) -> Finding:
     return within("distance of logits after loading a spare head", missed, case.reordered)
 
 
-def _rope_base(config: dict[str, Any]) -> tuple[float | None, bool]:
-    """The base that a configuration states, and whether it stands in rope_parameters."""
-    settings = text_of(config)
-    nested = (settings.get("rope_parameters") or {}).get("rope_theta")
-    base = settings.get("rope_theta") if nested is None else nested
-    return (base, nested is not None) if isinstance(base, int | float) and base else (None, False)
+@law
+def the_configuration_declares_the_weights(case: Case) -> Finding:
+    """The model that the configuration makes has just the arrays of this one, in their shapes."""
+    if not case.config:
+        return without("no configuration to make a model of")
+    if any("scales" in module for _, module in case.model.named_modules()):
+        return without("its weights are quantised")
+    declared = _arrays(case.config)
+    held = {name: array.shape for name, array in tree_flatten(case.model.parameters())}
+    wrong = sorted(
+        f"{name}: {held.get(name, 'missing')} instead of {declared.get(name, 'none')}"
+        for name in declared.keys() | held.keys()
+        if declared.get(name) != held.get(name)
+    )
+    return same("arrays other than declared", "; ".join(wrong[:3]) or "none", "none")
 
 
-def _with_base(config: dict[str, Any], base: float, nested: bool, flat: bool) -> dict[str, Any]:
-    """`config` with this base in one place or both, and none in the other."""
-    changed = copy.deepcopy(config)
-    text = text_of(changed)
-    text.pop("rope_theta", None)
-    (text.get("rope_parameters") or {}).pop("rope_theta", None)
-    if nested:
-        stated = text.get("rope_parameters") or {}
-        text["rope_parameters"] = {"rope_type": "default", **stated, "rope_theta": base}
-    if flat:
-        text["rope_theta"] = base
-    return changed
-
-
-def _moves(case: Case, config: dict[str, Any]) -> bool:
-    logits = logits_of(reloaded(case.model, config), case.token_ids)
-    return tolerances.distance(logits, case.logits) > LEAST_SPREAD
+@law
+def layers_and_caches_are_counted(case: Case) -> Finding:
+    """The model has the layers that its configuration counts, and a cache for each that keeps
+    keys and values."""
+    stated = next((text_of(case.config)[n] for n in DEPTHS if n in text_of(case.config)), None)
+    layers = len(layers_of(case.model))
+    if stated is not None and layers != stated:
+        return same("layers", layers, stated)
+    cache = caching.make_prompt_cache(case.model)
+    logits_of(case.model, case.token_ids[:2], cache)
+    idle = [i for i, entry in enumerate(cache) if entry.empty()]
+    return same("caches that a pass leaves empty", idle or "none", "none")
 
 
 def text_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -104,8 +79,13 @@ def text_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names(config: dict[str, Any]) -> set[str]:
-    """Names of the arrays of the model that a configuration makes; none is given memory."""
+    """Names of the arrays of the model that a configuration makes."""
+    return set(_arrays(config))
+
+
+def _arrays(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays of the model that a configuration makes, none given memory."""
     with random_state_kept():
         model_class, args_class = _get_classes(config)
         model = model_class(args_class.from_dict(copy.deepcopy(config)))
-    return {name for name, _ in tree_flatten(model.parameters())}
+    return {name: array.shape for name, array in tree_flatten(model.parameters())}

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
-from mlx_lm.utils import load_model, save_config, save_model
+from mlx_lm import utils as loading
 
 
 @contextlib.contextmanager
@@ -22,10 +22,10 @@ def saved(
     """A directory of `model`, `config` and arrays to spare, while the context is open."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory)
-        save_model(path, model)
+        loading.save_model(path, model)
         if spare:
             mx.save_safetensors(str(path / "model-spare.safetensors"), dict(spare))
-        save_config(json.loads(json.dumps(config)), path / "config.json")
+        loading.save_config(json.loads(json.dumps(config)), path / "config.json")
         yield path
 
 
@@ -35,7 +35,7 @@ def reloaded(
     """`model` as mlx-lm loads it again. Arrays that came back the same share its memory."""
     originals = dict(tree_flatten(model.parameters()))
     with saved(model, config, spare) as directory:
-        again, _ = load_model(directory, lazy=True)
+        again, _ = loading.load_model(directory, lazy=True)
         shared = [
             (path, originals[path])
             for path, array in tree_flatten(again.parameters())

@@ -100,7 +100,8 @@ def vacuous(control: str) -> Finding:
 
 Law = Callable[[Case], Finding]
 ObjectLaw = Callable[[], Finding]
-AnyLaw = TypeVar("AnyLaw", Law, ObjectLaw)
+TextLaw = Callable[[Any], Finding]
+AnyLaw = TypeVar("AnyLaw", Law, ObjectLaw, TextLaw)
 
 
 def law(check: AnyLaw) -> AnyLaw:

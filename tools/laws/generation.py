@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.generate import generate_step, speculative_generate_step
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
+from mlx_lm.models import cache as caching
+from mlx_lm.tokenizer_utils import NaiveStreamingDetokenizer, TokenizerWrapper
 
 from tools import tolerances
 from tools.laws.batched import NO_BATCHES, can_batch, prompts_of
 from tools.laws.finding import Case, Finding, law, same, vacuous, within, without
-from tools.laws.runs import expected_rows, generated
+from tools.laws.forward import looked_up, scales_of
+from tools.laws.runs import expected_rows, generated, generating, log_softmax, logits_of
 
 STEPS, CHUNK = 6, 12
 
@@ -23,7 +25,9 @@ def generation_follows_the_logits(case: Case) -> Finding:
     and takes the largest."""
     prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
     tokens, rows = [], []
-    steps = generate_step(mx.array(prompt), case.model, max_tokens=STEPS, prefill_step_size=CHUNK)
+    steps = generating.generate_step(
+        mx.array(prompt), case.model, max_tokens=STEPS, prefill_step_size=CHUNK
+    )
     for token, logprobs in steps:
         tokens.append(token)
         rows.append(np.array(logprobs.astype(mx.float32)))
@@ -36,28 +40,100 @@ def generation_follows_the_logits(case: Case) -> Finding:
 
 
 @law
+def embeddings_can_prompt(case: Case) -> Finding:
+    """Prompted by embeddings alone, in chunks, greedy generation goes as from the tokens."""
+    if not generating.does_model_support_input_embeddings(case.model):
+        return without("it takes no input embeddings")
+    prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
+    options = {"max_tokens": 3, "prefill_step_size": CHUNK}
+    fed = looked_up(case.model, prompt)
+    wanted = _log_probabilities(generating.generate_step(mx.array(prompt), case.model, **options))
+    try:
+        # A copy: gemma3 scales what it is given in place.
+        case.model(mx.array([[]], mx.int32), input_embeddings=mx.array(fed))
+    except Exception:
+        return without("it needs the ids beside the embeddings")
+    missed = min(
+        tolerances.distance(
+            _log_probabilities(
+                generating.generate_step(
+                    mx.array([], mx.int32), case.model, input_embeddings=scale * fed[0], **options
+                )
+            ),
+            wanted,
+        )
+        for scale in scales_of(fed)
+    )
+    return within("distance from what the tokens give", missed, case.reordered)
+
+
+def _log_probabilities(steps: Any) -> np.ndarray:
+    return np.stack([np.array(step[1].astype(mx.float32)) for step in steps])
+
+
+@law
+def a_prompt_cache_goes_on(case: Case) -> Finding:
+    """After a generation its prompt cache holds the prompt and all that was made: a further prompt
+    continues both."""
+    cut = len(case.token_ids) // 2
+    cache = caching.make_prompt_cache(case.model)
+    prompt, more = case.token_ids[:cut], case.token_ids[cut:]
+    steps = generating.generate_step(
+        mx.array(prompt), case.model, max_tokens=3, prompt_cache=cache, prefill_step_size=CHUNK
+    )
+    text = prompt + [token for token, _ in steps]
+    rows = _log_probabilities(
+        generating.generate_step(mx.array(more), case.model, max_tokens=1, prompt_cache=cache)
+    )
+    expected = log_softmax(logits_of(case.model, text + more)[-1:])
+    missed = tolerances.distance(rows, expected)
+    return within("distance from one pass over all that was said", missed, case.reordered)
+
+
+@law
+def text_ends_at_its_end(case: Case) -> Finding:
+    """Generation of text stops at the first end-of-sequence token, without its text, or at the
+    length asked for; and says which."""
+    prompt = case.token_ids[:13]
+    steps = generating.generate_step(mx.array(prompt), case.model, max_tokens=STEPS)
+    free = [token for token, _ in steps]
+    end = next((t for t in free[1:] if t != free[0]), None)
+    seen, wanted = [], []
+    for eos in (end, None):
+        spelling = Spelling(eos)
+        told = list(generating.stream_generate(case.model, spelling, prompt, max_tokens=STEPS))
+        seen.append(("".join(part.text for part in told), told[-1].finish_reason))
+        stop = free.index(eos) if eos in free else STEPS
+        wanted.append((spelling.decode(free[:stop]), "stop" if eos in free else "length"))
+    return same("texts, and why they end", seen, wanted)
+
+
+@law
 def speculation_is_greedy(case: Case) -> Finding:
     """With a draft model, greedy decoding gives the tokens it gives without, to the last one.
 
     The draft is the model itself with every fourth answer spoilt, so that drafts are both accepted
     and rejected.
     """
-    if not can_trim_prompt_cache(make_prompt_cache(case.model)):
+    if not caching.can_trim_prompt_cache(caching.make_prompt_cache(case.model)):
         return without("its cache cannot be trimmed")
     prompt, count = case.token_ids[:13], 2 * STEPS
-    steps = speculative_generate_step(
+    steps = generating.speculative_generate_step(
         mx.array(prompt),
         case.model,
         SpoiltDraft(case.model),
         num_draft_tokens=3,
         max_tokens=count,
+        prefill_step_size=5,
     )
     tokens, rows, accepted = [], [], 0
     for token, logprobs, from_draft in steps:
         tokens.append(token)
         rows.append(np.array(logprobs.astype(mx.float32)))
         accepted += from_draft
-    plain = [step[0] for step in generate_step(mx.array(prompt), case.model, max_tokens=count)]
+    plain = [
+        step[0] for step in generating.generate_step(mx.array(prompt), case.model, max_tokens=count)
+    ]
     agree = next((i for i in range(count) if tokens[i] != plain[i]), count)
     if agree < count:
         return same("tokens before the first that differs", agree, count)
@@ -89,7 +165,7 @@ def processors_see_everything(case: Case) -> Finding:
     """At every step a logits processor is given the whole prompt and all that was generated."""
     prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
     witness = Witness()
-    steps = generate_step(
+    steps = generating.generate_step(
         mx.array(prompt),
         case.model,
         max_tokens=3,
@@ -112,6 +188,23 @@ def processors_see_everything(case: Case) -> Finding:
         if seen != text[: len(text) - 3 + step]
     ]
     return same("what a processor saw", wrong[0] if wrong else "everything", "everything")
+
+
+class Spelling(TokenizerWrapper):
+    """Every id is a word: `<7>`. The detokenizer is mlx-lm's naive one."""
+
+    clean_up_tokenization_spaces = False
+    bos_token = None
+
+    def __init__(self, eos: int | None) -> None:
+        self._eos_token_ids = set() if eos is None else {eos}
+        self._detokenizer = NaiveStreamingDetokenizer(self)
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [int(word) for word in re.findall(r"<(\d+)>", text)]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(f"<{id_}>" for id_ in ids)
 
 
 class Witness:

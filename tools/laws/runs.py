@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx_lm.generate import BatchGenerator
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models import cache as caching
+
+# The package exports a function of the same name, which hides the module from `import … as`.
+# mlx-lm's functions are looked up when they are called: a law sees what is there at that moment.
+generating: Any = import_module("mlx_lm.generate")
 
 
 def logits_of(
@@ -41,7 +45,7 @@ def in_pieces(
     cache: list[Any] | None = None,
 ) -> tuple[np.ndarray, list[Any]]:
     """Feed a sequence through a cache piece by piece: (tokens fed, vocabulary), and the cache."""
-    cache = make_prompt_cache(model) if cache is None else cache
+    cache = caching.make_prompt_cache(model) if cache is None else cache
     pieces, start = [], 0
     for length in lengths:
         pieces.append(logits_of(model, token_ids[start : start + length], cache))
@@ -60,17 +64,19 @@ def generated(
     prompts: Sequence[list[int]],
     lengths: Sequence[int],
     processors: list[list[Any]] | None = None,
+    samplers: list[Any] | None = None,
     **options: Any,
 ) -> list[tuple[list[int], np.ndarray, list[Any]]]:
     """Generate greedily for all prompts with mlx-lm's batch generator.
 
     Returns per prompt its tokens, (tokens, vocabulary) log-probabilities and the cache handed back.
     """
-    generator = BatchGenerator(model, **options)
+    generator = generating.BatchGenerator(model, **options)
     try:
         ids = generator.insert(
             [list(prompt) for prompt in prompts],
             max_tokens=list(lengths),
+            samplers=samplers,
             logits_processors=processors,
         )
         tokens: dict[int, list[int]] = {uid: [] for uid in ids}

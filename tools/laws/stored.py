@@ -11,12 +11,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_map
-from mlx_lm.utils import dequantize_model, load_model, quantize_model
+from mlx_lm import utils as loading
 
 from tools import tolerances
 from tools.laws.disk import reloaded, saved
 from tools.laws.finding import Case, Finding, law, same, vacuous, within, without
 from tools.laws.runs import logits_of
+from tools.recording import watched
 from tools.trace_notes import layers_of
 
 GROUP, BITS = 32, 8
@@ -57,9 +58,52 @@ def quantised_is_the_same_rounded(case: Case) -> Finding:
     missed = tolerances.distance(again, logits)
     if not missed <= case.reordered or _size(case.model) > ROOM:
         return within("distance of the reloaded quantised logits", missed, case.reordered)
-    unpacked = logits_of(dequantize_model(packed), case.token_ids)
+    unpacked = logits_of(loading.dequantize_model(packed), case.token_ids)
     missed = _median_distance(unpacked, logits)
     return within("distance of the dequantised model's logits", missed, case.reordered)
+
+
+@law
+def weights_are_finite(case: Case) -> Finding:
+    """No weight is NaN or infinite."""
+    bad = []
+    for path, array in tree_flatten(case.model.parameters()):
+        if mx.issubdtype(array.dtype, mx.floating):
+            wrong = np.array(~mx.isfinite(array))
+            if wrong.any():
+                first = tuple(np.argwhere(wrong)[0].tolist())
+                bad.append(f"{wrong.sum()} of {path}, first at {first}")
+    return same("weights that are not finite", "; ".join(bad[:3]) or "none", "none")
+
+
+@law
+def every_layer_acts(case: Case) -> Finding:
+    """No layer hands its input on as it came."""
+    layers = {id(layer): i for i, layer in enumerate(layers_of(case.model))}
+    idle: dict[int, bool] = {}
+
+    class Watch(Silent):
+        def left(self, output: Any, module: nn.Module, *args: Any, **kwargs: Any) -> None:
+            if (layer := layers.get(id(module))) is None:
+                return
+            stream = output[0] if isinstance(output, tuple) else output
+            given = next((x for x in args if isinstance(x, mx.array)), None)
+            if given is not None and isinstance(stream, mx.array) and given.shape == stream.shape:
+                idle[layer] = idle.get(layer, True) and bool(mx.array_equal(given, stream).item())
+
+    with watched(case.model, None, Watch()):
+        logits_of(case.model, case.token_ids)
+    if not idle:
+        return without("none of its layers takes a stream and gives one")
+    named = ", ".join(str(layer) for layer in sorted(idle) if idle[layer])
+    return same("layers that hand on what they were given", named or "none", "none")
+
+
+class Silent:
+    """A watcher of a pass that notes nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: None
 
 
 @law
@@ -153,8 +197,8 @@ def _size(model: nn.Module) -> int:
 def _quantised(model: nn.Module, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """A packed copy of `model`, and its configuration."""
     with saved(model, config) as directory:
-        copied, _ = load_model(directory, lazy=True)
+        copied, _ = loading.load_model(directory, lazy=True)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints the bits per weight
-            packed, config = quantize_model(copied, copy.deepcopy(config), GROUP, BITS)
+            packed, config = loading.quantize_model(copied, copy.deepcopy(config), GROUP, BITS)
         mx.eval(packed.parameters())
     return packed, config
