@@ -1,7 +1,9 @@
 """The ledger: every spec carries a claim, and every claim ends with a verdict."""
 
+import re
 import shlex
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,8 @@ def pytest_collection_modifyitems(config, items):
     for item in specs:
         item.user_properties += [("claim", _claim(item)), ("subject", _subject(item))]
         config.stash[RESULTS].expect(_claim(item), _subject(item))
+    if config.option.architectures:
+        _group_by_subject(items)
     yield  # syrupy has to meet every spec, or it takes the snapshots of the others for unused
     if given := config.stash[GIVEN]:
         _deselect(config, items, [item for item in items if _subject(item) not in given])
@@ -87,6 +91,14 @@ def _subject(item):
     """The subject that the spec's role was given; `suite` for specs about the suite itself."""
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
     return next((parameters[role] for role in ROLES if role in parameters), "suite")
+
+
+def _group_by_subject(items):
+    """Model by model and each in one worker, which so builds it once and then lets it go."""
+    places = {subject: place for place, subject in enumerate(dict.fromkeys(map(_subject, items)))}
+    items.sort(key=lambda item: places[_subject(item)])
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_subject(item)))
 
 
 def _is_unknown_fact(config, item):
@@ -132,6 +144,12 @@ class Reporter:
                     self.write(show.exhibit(value))
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem, report):
+        """What crashed its worker is refuted; pytest-xdist starts another for the rest."""
+        crashed = _read_off(crashitem, self.config.stash[GIVEN])
+        report.user_properties = [*crashed, ("measured", "the process = crashed")]
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node):
         output = getattr(node, "workeroutput", {})
         self.problems |= dict.fromkeys(output.get("problems", ()))
@@ -170,6 +188,21 @@ class Reporter:
         writer = self.config.get_terminal_writer()
         writer.line()
         writer.write(show.render(renderable, writer.fullwidth, writer.hasmarkup))
+
+
+def _read_off(node_id, given):
+    """Claim and subject by the id of a spec: a worker that crashed can no longer tell them.
+
+    Claims of many laws stand in the ids of their specs, `[mamba (tiny)-9.13 causality]`.
+    """
+    file, _, rest = node_id.partition("::")
+    name, _, parameters = rest.partition("[")
+    marks = getattr(getattr(import_module(f"specs.{Path(file).stem}"), name), "pytestmark", ())
+    claims = [mark.kwargs["id"] for mark in marks if mark.name == "claim"]
+    claims += re.findall(r"\b\d+\.\d+\b(?= )", parameters)
+    subjects = [subject for subject in given if f"{subject}-" in parameters.replace("]", "-")]
+    subject = max(subjects, key=len, default="suite")
+    return [("claim", claim) for claim in claims[:1]] + [("subject", subject)]
 
 
 def _outcome(report):

@@ -8,6 +8,7 @@ import errno
 import inspect
 import json
 import os
+from functools import partial, update_wrapper
 from importlib import import_module
 from pathlib import Path
 
@@ -22,20 +23,32 @@ def claimed_specs():
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
         module = import_module(f"specs.{path.stem}")
         whole = getattr(module, "pytestmark", None)
-        for name, spec in vars(module).items():
-            marks = {mark.name: mark for mark in getattr(spec, "pytestmark", ())}
-            marks |= {whole.name: whole} if whole else {}
-            # What an expected failure keeps red already says nothing by staying red.
-            if name.startswith("test_") and "claim" in marks and "xfail" not in marks:
-                claim = marks.pop("claim").kwargs
-                tiers = [marks[tier] for tier in ("real", "slow", "browser") if tier in marks]
-                yield pytest.param(spec, claim["falsifier"], id=claim["id"], marks=tiers)
+        for name, function in vars(module).items():
+            for spec, marks in variants(function) if name.startswith("test_") else ():
+                marks |= {whole.name: whole} if whole else {}
+                # What an expected failure keeps red already says nothing by staying red.
+                if "claim" in marks and "xfail" not in marks:
+                    claim = marks["claim"].kwargs
+                    tiers = [marks[tier] for tier in ("real", "slow", "browser") if tier in marks]
+                    yield pytest.param(spec, claim["falsifier"], id=claim["id"], marks=tiers)
+
+
+def variants(spec):
+    """The spec and its marks; where it is held to many laws, once for each of them."""
+    marks = {mark.name: mark for mark in getattr(spec, "pytestmark", ())}
+    if "parametrize" not in marks:
+        yield spec, marks
+        return
+    for law in marks["parametrize"].args[1]:
+        held = update_wrapper(partial(spec, law=law.values[0]), spec)
+        yield held, marks | {mark.name: mark for mark in law.marks}
 
 
 def call(function, given, **recorders):
     """Call `function` with the fixtures that it names."""
     available = {**given, **recorders}
-    return function(**{name: available[name] for name in inspect.signature(function).parameters})
+    names = inspect.signature(function).parameters.keys() & available.keys()
+    return function(**{name: available[name] for name in names})
 
 
 class Remembered:
@@ -75,7 +88,8 @@ def pytest_generate_tests(metafunc):
 
 def needs(*functions):
     """The fixtures that the functions name, except what records their evidence."""
-    names = {name for function in functions for name in inspect.signature(function).parameters}
+    signatures = [inspect.signature(function).parameters.values() for function in functions]
+    names = {each.name for given in signatures for each in given if each.default is each.empty}
     return names - {"exhibit", "snapshot", "spec", "falsifier", "request"}
 
 
