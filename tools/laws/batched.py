@@ -105,7 +105,8 @@ def histories_merge(case: Case) -> Finding:
         return without(NO_BATCHES)
     steps = 4
     prompts = prompts_of(case, (len(case.token_ids) - steps, 13))
-    caches = [in_pieces(case.model, prompt, [len(prompt)])[1] for prompt in prompts]
+    # The last tokens come one by one: a ring lies in the order of time until it has wrapped.
+    caches = [in_pieces(case.model, p, [len(p) - 5, *[1] * 5])[1] for p in prompts]
     merged: list[Any] = [entries[0].merge(list(entries)) for entries in zip(*caches, strict=True)]
     more = [prompt[:steps] for prompt in prompts]
     got = np.stack(
