@@ -52,6 +52,8 @@ def single_caches_remember() -> Finding:
     worst = 0.0
     for seed in range(PLAYS):
         rng = np.random.default_rng(seed)
+        if worst > BOUND:
+            break
         play = single(window=WINDOW if seed % 2 else None)
         for _ in range(MOVES):
             move = rng.choice(["token", "token", "chunk", "trim", "copy", "reload"])
@@ -76,6 +78,8 @@ def batch_caches_keep_rows_apart() -> Finding:
     worst = 0.0
     for seed in range(PLAYS):
         rng = np.random.default_rng(seed)
+        if worst > BOUND:
+            break
         play = _some_rows(rng, WINDOW if seed % 2 else None)
         decoded = False
         for _ in range(MOVES):
