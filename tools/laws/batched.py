@@ -17,7 +17,7 @@ from mlx_lm.models import cache as caching
 
 from tools import tolerances
 from tools.laws.finding import Case, Finding, law, same, within, without
-from tools.laws.runs import batch_logits, expected_rows, generated, in_pieces, logits_of
+from tools.laws.runs import batch_logits, generated, greedy_distance, in_pieces, logits_of
 
 NO_BATCHES = "its caches cannot be merged into a batch"
 
@@ -126,6 +126,6 @@ def _missed(
     rows: list[tuple[list[int], np.ndarray, list[Any]]],
 ) -> list[float]:
     return [
-        tolerances.distance(logprobs, expected_rows(case.model, prompt, tokens))
+        greedy_distance(case.model, prompt, tokens, logprobs)
         for prompt, (tokens, logprobs, _) in zip(prompts, rows, strict=True)
     ]
