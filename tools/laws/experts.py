@@ -33,7 +33,7 @@ def the_best_expert_is_asked(case: Case) -> Finding:
     wrong = []
     try:
         stream = _asked(case, block)[0]
-        if stream is None or stream.shape[-1] != router.shape[-1]:
+        if stream is None or stream.shape != router.shape[-1:]:
             return without("its router does not read what its layer of experts reads")
         direction = stream / (stream * stream).sum()
         for best in (0, experts // 2, experts - 1):
