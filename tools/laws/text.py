@@ -117,9 +117,9 @@ def a_reply_ends(tokenizer: Any) -> Finding:
     text = _chat(tokenizer, ("user", ASKS), ("assistant", ANSWERS))
     after = text[text.index(ANSWERS) + len(ANSWERS) :]
     ends = [tokenizer.decode([id_]) for id_ in sorted(tokenizer.eos_token_ids)]
-    found = [end for end in ends if end and end in after]
-    return same("an end after a reply", repr(found[0] if found else after), repr(
-        found[0] if found else ends[0] if ends else "an end"))  # fmt: skip
+    if any(end and end in after for end in ends):
+        return same("an end after a reply", "there", "there")
+    return same("what follows a reply", repr(after), f"with one of {ends}")
 
 
 @law
