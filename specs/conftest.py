@@ -126,6 +126,14 @@ def pytest_deselected(items):
             item.config.stash[RESULTS].expect(_claim(item), _subject(item), reason)
 
 
+@pytest.fixture
+def planted_fault(request):
+    """A fault of the past and a law that must see it; the first where no other is asked for."""
+    from fixtures.planted import FAULTS  # here: it imports mlx-lm, which takes seconds
+
+    return getattr(request, "param", (FAULTS[0], FAULTS[0].laws[0]))
+
+
 class Reporter:
     """Turns the reports of specs into rows, wherever the specs ran, and shows and writes them."""
 

@@ -17,7 +17,7 @@ from mlx_lm.models import cache as caching
 
 from tools import tolerances
 from tools.laws.finding import Case, Finding, law, same, within, without
-from tools.laws.runs import batch_logits, expected_rows, generated, in_pieces, logits_of
+from tools.laws.runs import batch_logits, generated, greedy_distance, in_pieces, logits_of
 
 NO_BATCHES = "its caches cannot be merged into a batch"
 
@@ -105,7 +105,8 @@ def histories_merge(case: Case) -> Finding:
         return without(NO_BATCHES)
     steps = 4
     prompts = prompts_of(case, (len(case.token_ids) - steps, 13))
-    caches = [in_pieces(case.model, prompt, [len(prompt)])[1] for prompt in prompts]
+    # The last tokens come one by one: a ring lies in the order of time until it has wrapped.
+    caches = [in_pieces(case.model, p, [len(p) - 5, *[1] * 5])[1] for p in prompts]
     merged: list[Any] = [entries[0].merge(list(entries)) for entries in zip(*caches, strict=True)]
     more = [prompt[:steps] for prompt in prompts]
     got = np.stack(
@@ -125,6 +126,6 @@ def _missed(
     rows: list[tuple[list[int], np.ndarray, list[Any]]],
 ) -> list[float]:
     return [
-        tolerances.distance(logprobs, expected_rows(case.model, prompt, tokens))
+        greedy_distance(case.model, prompt, tokens, logprobs)
         for prompt, (tokens, logprobs, _) in zip(prompts, rows, strict=True)
     ]

@@ -15,6 +15,8 @@ from tools.laws.disk import reloaded
 from tools.laws.finding import Case, Finding, law, same, vacuous, within, without
 from tools.laws.forward import LEAST_SPREAD
 from tools.laws.runs import logits_of
+from tools.laws.stored import Silent
+from tools.recording import watched
 from tools.shapes import random_state_kept
 from tools.trace_notes import layers_of
 
@@ -61,16 +63,33 @@ def the_configuration_declares_the_weights(case: Case) -> Finding:
 
 @law
 def layers_and_caches_are_counted(case: Case) -> Finding:
-    """The model has the layers that its configuration counts, and a cache for each that keeps
-    keys and values."""
+    """The model has the layers that its configuration counts; all that run without a cache run
+    with one, and none of its caches stays empty."""
     stated = next((text_of(case.config)[n] for n in DEPTHS if n in text_of(case.config)), None)
     layers = len(layers_of(case.model))
     if stated is not None and layers != stated:
         return same("layers", layers, stated)
     cache = caching.make_prompt_cache(case.model)
-    logits_of(case.model, case.token_ids[:2], cache)
+    alone, cached = (_run(case, held) for held in (None, cache))
+    if alone != cached:
+        return same("layers that run with a cache", len(cached), len(alone))
     idle = [i for i, entry in enumerate(cache) if entry.empty()]
     return same("caches that a pass leaves empty", idle or "none", "none")
+
+
+def _run(case: Case, cache: list[Any] | None) -> set[int]:
+    """Which layers a short pass runs."""
+    layers = {id(layer): i for i, layer in enumerate(layers_of(case.model))}
+    run: set[int] = set()
+
+    class Watch(Silent):
+        def entered(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
+            if id(module) in layers:
+                run.add(layers[id(module)])
+
+    with watched(case.model, None, Watch()):
+        logits_of(case.model, case.token_ids[:2], cache)
+    return run
 
 
 def text_of(config: dict[str, Any]) -> dict[str, Any]:

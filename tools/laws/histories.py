@@ -16,6 +16,13 @@ Row = tuple[np.ndarray, np.ndarray]
 """Keys and values, (heads, tokens, width) each."""
 
 
+def noise(rng: np.random.Generator, rows: int, tokens: int) -> tuple[mx.array, mx.array]:
+    """Random keys and values, (rows, heads, tokens, width) each."""
+    shape = (2, rows, HEADS, tokens, WIDTH)
+    keys, values = rng.standard_normal(shape).astype(np.float32)
+    return mx.array(keys), mx.array(values)
+
+
 class Histories:
     """`cache`, and per row of its batch the keys and values that it stands for."""
 

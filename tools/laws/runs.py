@@ -11,6 +11,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models import cache as caching
 
+from tools import tolerances
+
 # The package exports a function of the same name, which hides the module from `import … as`.
 # mlx-lm's functions are looked up when they are called: a law sees what is there at that moment.
 generating: Any = import_module("mlx_lm.generate")
@@ -65,6 +67,7 @@ def generated(
     lengths: Sequence[int],
     processors: list[list[Any]] | None = None,
     samplers: list[Any] | None = None,
+    caches: list[list[Any]] | None = None,
     **options: Any,
 ) -> list[tuple[list[int], np.ndarray, list[Any]]]:
     """Generate greedily for all prompts with mlx-lm's batch generator.
@@ -77,23 +80,34 @@ def generated(
             [list(prompt) for prompt in prompts],
             max_tokens=list(lengths),
             samplers=samplers,
+            caches=caches,
             logits_processors=processors,
         )
         tokens: dict[int, list[int]] = {uid: [] for uid in ids}
         rows: dict[int, list[np.ndarray]] = {uid: [] for uid in ids}
-        caches: dict[int, list[Any]] = {}
-        while len(caches) < len(ids):
+        handed_back: dict[int, list[Any]] = {}
+        while len(handed_back) < len(ids):
             for response in generator.next_generated():
                 tokens[response.uid].append(response.token)
                 rows[response.uid].append(np.array(response.logprobs.astype(mx.float32)))
                 if response.finish_reason is not None:
-                    caches[response.uid] = response.prompt_cache
+                    handed_back[response.uid] = response.prompt_cache
     finally:
         generator.close()
-    return [(tokens[uid], np.stack(rows[uid]), caches[uid]) for uid in ids]
+    return [(tokens[uid], np.stack(rows[uid]), handed_back[uid]) for uid in ids]
 
 
 def expected_rows(model: nn.Module, prompt: list[int], tokens: list[int]) -> np.ndarray:
     """(tokens, vocabulary) log-probabilities that one pass over `prompt` and `tokens` gives."""
     logits = logits_of(model, prompt + tokens)
     return log_softmax(logits[len(prompt) - 1 : -1])
+
+
+def greedy_distance(
+    model: nn.Module, prompt: list[int], tokens: list[int], logprobs: np.ndarray
+) -> float:
+    """Distance of a row's log-probabilities from those of one pass over its text; infinite where a
+    token is not the likeliest."""
+    if tokens != logprobs.argmax(axis=-1).tolist():
+        return float("inf")
+    return tolerances.distance(logprobs, expected_rows(model, prompt, tokens))

@@ -188,6 +188,7 @@ def processed(logits: np.ndarray, history: list[int], **settings: Any) -> np.nda
 def penalties_push_what_was_seen() -> Finding:
     """Each penalty and bias changes the logits of its tokens as it is defined, and no other."""
     logits = np.random.default_rng(0).standard_normal(SIZE).astype(np.float32)
+    logits[[7, 211]], logits[[42, 300]] = -1.5, 1.5  # a penalty has to mind the sign
     seen = np.bincount(HISTORY, minlength=SIZE)
     recent = np.bincount(HISTORY[-3:], minlength=SIZE)
     bias = np.zeros(SIZE, np.float32)

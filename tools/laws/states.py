@@ -155,7 +155,7 @@ def lists_of_caches_do_as_their_parts() -> Finding:
         entry = CacheList(ArraysCache(1), KVCache())
         entry[1].update_and_fetch(*[mx.array(keys.astype(np.float32))] * 2)
         entry[0][0] = mx.array(state.astype(np.float32))
-        lists.append(reloaded(entry))
+        lists.append(entry)
     batch = CacheList.merge(lists)
     batch.filter([0, 2])
     wrong = []

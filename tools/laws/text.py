@@ -60,7 +60,8 @@ def streams_are_apart(tokenizer: Any) -> Finding:
         said[n] += stream.last_segment
     one.reset()
     again = "".join(_segments(one, second))
-    return same("texts of two streams and of one again", [*said, again], [*alone, alone[1]])
+    texts = [*said, again, one.text]
+    return same("texts of two streams and of one again", texts, [*alone, alone[1], alone[1]])
 
 
 def streamed(tokenizer: Any, ids: list[int]) -> str:
@@ -100,9 +101,12 @@ def a_chat_keeps_what_was_said(tokenizer: Any) -> Finding:
     places = [text.index(message) for message in said]
     if places != sorted(places):
         return same("places of the messages", places, sorted(places))
-    headers = [text[: places[0]], text[places[0] + len(ASKS) : places[1]]]
-    return same("headers of user and assistant", "alike" if headers[0] == headers[1] else "differ",
-                "differ")  # fmt: skip
+    # Both follow a message, so that only the roles can make them differ.
+    reply = text[places[0] + len(ASKS) : places[1]]
+    question = text[places[1] + len(ANSWERS) : places[2]]
+    if reply == question:
+        return same("what stands before a reply", repr(reply), "other than before a question")
+    return same("roles that can be told apart", 2, 2)
 
 
 @law
@@ -113,9 +117,9 @@ def a_reply_ends(tokenizer: Any) -> Finding:
     text = _chat(tokenizer, ("user", ASKS), ("assistant", ANSWERS))
     after = text[text.index(ANSWERS) + len(ANSWERS) :]
     ends = [tokenizer.decode([id_]) for id_ in sorted(tokenizer.eos_token_ids)]
-    found = [end for end in ends if end and end in after]
-    return same("an end after a reply", repr(found[0] if found else after), repr(
-        found[0] if found else ends[0] if ends else "an end"))  # fmt: skip
+    if any(end and end in after for end in ends):
+        return same("an end after a reply", "there", "there")
+    return same("what follows a reply", repr(after), f"with one of {ends}")
 
 
 @law
