@@ -8,7 +8,7 @@ import errno
 import inspect
 import json
 import os
-from functools import partial, update_wrapper
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -39,9 +39,11 @@ def variants(spec):
     if "parametrize" not in marks:
         yield spec, marks
         return
-    for law in marks["parametrize"].args[1]:
-        held = update_wrapper(partial(spec, law=law.values[0]), spec)
-        yield held, marks | {mark.name: mark for mark in law.marks}
+    for each in marks["parametrize"].args[1]:
+        (law,) = each.values
+        held = partial(spec, law=law)
+        held.__name__ = f"{spec.__name__}_{law.__name__}"
+        yield held, marks | {mark.name: mark for mark in each.marks}
 
 
 def call(function, given, **recorders):
