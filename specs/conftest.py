@@ -121,7 +121,8 @@ def pytest_deselected(items):
             given = item.config.stash[GIVEN]
             default = "not selected"
             if given and _subject(item) not in given:
-                default = f"only {', '.join(given)} was asked for"
+                asked = "the architectures" if len(given) > 9 else ", ".join(given)
+                default = f"only {asked} was asked for"
             reason = REASONS.get(mark, default)
             item.config.stash[RESULTS].expect(_claim(item), _subject(item), reason)
 
