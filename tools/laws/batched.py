@@ -89,6 +89,9 @@ def batches_change_while_they_run(case: Case) -> Finding:
     prompts = prompts_of(case, (21, 11, 16, 9))
     lengths = (6, 3, 5, 4)
     rows = generated(case.model, prompts, lengths, completion_batch_size=2, prefill_batch_size=2)
+    made = [len(tokens) for tokens, _, _ in rows]
+    if made != list(lengths):
+        return same("tokens that each row made", made, list(lengths))
     worst = max(_missed(case, prompts, rows))
     for prompt, (tokens, _, cache) in zip(prompts, rows, strict=True):
         seen = prompt + tokens

@@ -64,17 +64,14 @@ def the_configuration_declares_the_weights(case: Case) -> Finding:
 @law
 def layers_and_caches_are_counted(case: Case) -> Finding:
     """The model has the layers that its configuration counts; all that run without a cache run
-    with one, and none of its caches stays empty."""
+    with one."""
     stated = next((text_of(case.config)[n] for n in DEPTHS if n in text_of(case.config)), None)
     layers = len(layers_of(case.model))
     if stated is not None and layers != stated:
         return same("layers", layers, stated)
     cache = caching.make_prompt_cache(case.model)
     alone, cached = (_run(case, held) for held in (None, cache))
-    if alone != cached:
-        return same("layers that run with a cache", len(cached), len(alone))
-    idle = [i for i, entry in enumerate(cache) if entry.empty()]
-    return same("caches that a pass leaves empty", idle or "none", "none")
+    return same("layers that run with a cache", len(cached), len(alone))
 
 
 def _run(case: Case, cache: list[Any] | None) -> set[int]:

@@ -172,21 +172,28 @@ def processors_see_everything(case: Case) -> Finding:
         prefill_step_size=CHUNK,
         logits_processors=[witness],
     )
-    texts = [(prompt + [token for token, _ in steps], witness)]
+    texts = [(prompt, [token for token, _ in steps], witness)]
     if can_batch(case):
-        prompts = prompts_of(case, (29, 8))
-        witnesses = [Witness(), Witness()]
-        rows = generated(case.model, prompts, [3, 3], processors=[[each] for each in witnesses])
+        # The first leaves early, and the second has no processor.
+        prompts, witnesses = prompts_of(case, (29, 8, 17)), [Witness(), None, Witness()]
+        rows = generated(
+            case.model,
+            prompts,
+            (1, 2, 4),
+            processors=[[each] if each else [] for each in witnesses],
+        )
         texts += [
-            (prompt + row[0], each)
-            for prompt, row, each in zip(prompts, rows, witnesses, strict=True)
+            (prompt, tokens, each)
+            for prompt, (tokens, _, _), each in zip(prompts, rows, witnesses, strict=True)
+            if each
         ]
     wrong = [
-        f"{len(seen)} tokens at step {step} instead of {len(text) - 3 + step}"
-        for text, witness in texts
-        for step, seen in enumerate(witness.seen[:3])
-        if seen != text[: len(text) - 3 + step]
+        f"{len(seen)} tokens at step {step} instead of {len(prompt) + step}"
+        for prompt, tokens, witness in texts
+        for step, seen in enumerate(witness.seen[: len(tokens)])
+        if seen != prompt + tokens[:step]
     ]
+    wrong += ["nothing" for _, tokens, witness in texts if len(witness.seen) < len(tokens)]
     return same("what a processor saw", wrong[0] if wrong else "everything", "everything")
 
 

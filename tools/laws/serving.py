@@ -104,8 +104,9 @@ def generation_quantises_its_cache(case: Case) -> Finding:
     entries = [part for entry in cache for part in getattr(entry, "caches", (entry,))]
     if any(hasattr(part, "to_quantized") and type(part) is not KVCache for part in entries):
         return without("some of its caches cannot be quantised")
-    plain = [i for i, entry in enumerate(cache) if type(entry) is KVCache]
     _, fed = in_pieces(case.model, case.token_ids[:2], [2])
+    # A layer without attention keeps an empty cache.
+    plain = [i for i, entry in enumerate(fed) if type(entry) is KVCache and not entry.empty()]
     if not plain or any(
         part.shape[-1] % GROUP for i in plain for part in (fed[i].keys, fed[i].values)
     ):
