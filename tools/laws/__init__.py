@@ -8,7 +8,7 @@ Each law is a function from a case to a finding, with a control that keeps its v
 empty. Whether a law applies is read off the model, never off its name.
 """
 
-from tools.laws import batched, cached, caches, configured, forward, generation, stored
+from tools.laws import batched, cached, caches, configured, forward, generation, observed, stored
 from tools.laws.finding import Case, Finding, Law, ObjectLaw
 
 __all__ = ["LAWS", "OBJECT_LAWS", "Case", "Finding", "Law", "ObjectLaw"]
@@ -30,6 +30,11 @@ LAWS: tuple[Law, ...] = (
     batched.batch_rows_are_alone,
     batched.batches_change_while_they_run,
     batched.histories_merge,
+    observed.attention_is_reproduced,
+    observed.a_decode_step_is_reproduced,
+    observed.quantised_attention_is_reproduced,
+    observed.tracing_changes_nothing,
+    observed.states_are_the_layers_outputs,
     generation.generation_follows_the_logits,
     generation.speculation_is_greedy,
     generation.processors_see_everything,
