@@ -1,5 +1,8 @@
 """Experiment 5: what every head does over a long context, and what it costs to look."""
 
+import sys
+import time
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ from tools.trace import trace
 
 IDS = [7, 300, 7, 19, 5, 211, 7, 300, 7, 19, 5, 211, 42, 8]
 ROWS = 3  # queries looked at at once; the last block of a layer is a shorter one
-LONG = 2048
+LONG, SHORT = 2048, 256
+ROUNDS = 3
 
 
 def count_queries_that_show_nothing(monkeypatch):
@@ -68,6 +72,7 @@ def keep_two_layers(monkeypatch):
     monkeypatch.setattr(streaming, "_look", keeping)
 
 
+@pytest.mark.slow
 @pytest.mark.claim(id="5.37", falsifier=keep_two_layers)
 def test_statistics_of_a_long_context_need_the_memory_of_one_layers_maps(embedded, exhibit):
     """What MLX holds at most beyond the weights; kept maps would be as many as there are layers."""
@@ -95,3 +100,50 @@ def test_statistics_of_a_long_context_need_the_memory_of_one_layers_maps(embedde
 def random_ids(subject, count):
     size = subject.config["vocab_size"]
     return np.random.default_rng(0).integers(20, size, count).tolist()
+
+
+def look_twice(monkeypatch):
+    def twice(*arguments, **options):
+        trace(*arguments, **options)
+        return trace(*arguments, **options)
+
+    monkeypatch.setattr(sys.modules[__name__], "look", twice)
+
+
+look = trace
+
+
+@pytest.mark.claim(id="5.38", falsifier=look_twice)
+def test_a_trace_costs_a_tenth_of_a_pass_and_a_quarter_with_every_map_verified(embedded, exhibit):
+    """All maps and states over a plain pass of 256 tokens, in turns; the best of 3 each."""
+    model, ids = embedded.model, random_ids(embedded, SHORT)
+    batch = mx.array([ids])
+    ways = {
+        "plain": lambda: mx.eval(model(batch)),
+        "traced": lambda: look(model, ids, verify=False),
+        "verified": lambda: look(model, ids),
+    }
+    for way in ways.values():
+        way()
+    rounds = [[seconds(way) for way in ways.values()] for _ in range(ROUNDS)]
+    times = dict(zip(ways, zip(*rounds, strict=True), strict=True))
+    best = {name: min(taken) for name, taken in times.items()}
+    exhibit.bars(best, title=f"a pass over {SHORT} tokens", axis="seconds")
+    noise = max(max(taken) / min(taken) - 1 for taken in times.values())
+    traced, verified = best["traced"] / best["plain"], best["verified"] / best["plain"]
+
+    says = exhibit.measured(
+        "time of a traced pass, and of a verified one, over a plain one",
+        f"{traced:.2f}, {verified:.2f}", should_be="at most 1.10, 1.25",
+    )  # fmt: skip
+
+    if 1.1 < traced <= 1.1 * (1 + noise) or 1.25 < verified <= 1.25 * (1 + noise):
+        exhibit.inconclusive(f"the times of one pass vary by {noise:.0%}")
+    assert traced <= 1.1, says
+    assert verified <= 1.25, says
+
+
+def seconds(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
