@@ -3,13 +3,12 @@
 Needs the extra `parity` (PyTorch on the CPU); without it these claims are not run.
 """
 
-import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
 from fixtures.passages import passages
 from fixtures.prompts import PREDICTIONS
+from fixtures.transformers_llama import transformers_llama
 from tools import tokens, tolerances
 from tools.trace import trace
 
@@ -17,23 +16,9 @@ TEXTS = (*PREDICTIONS, passages("prose")["prose"])  # four short prompts and one
 
 
 def oracle(subject):
-    """transformers' LlamaForCausalLM with the subject's float32 weights."""
+    """What transformers' Llama makes of token ids, with the subject's float32 weights."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra: parity)")
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        **{name: value for name, value in subject.config.items() if name != "quantization"},
-        rope_parameters={"rope_type": "default", "rope_theta": subject.config["rope_theta"]},
-        attn_implementation="eager",
-    )
-    model = LlamaForCausalLM(config).eval()
-    weights = {
-        name: torch.from_numpy(np.array(array.astype(mx.float32)))
-        for name, array in tree_flatten(subject.model.parameters())
-    }
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert set(missing) <= {"lm_head.weight"}, f"weights without a counterpart = {missing}"
-    assert not unexpected, f"counterparts without a weight = {unexpected}"
+    model = transformers_llama(subject)
 
     def run(ids):
         with torch.no_grad():

@@ -181,9 +181,9 @@ def _weight_on(weights: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Each query's weight on its chosen keys; NaN for queries without any."""
     on = np.where(chosen.any(axis=-1), np.zeros(weights.shape[:3]), np.nan)
     query, key = np.nonzero(chosen)
-    np.add.at(
-        on.reshape(-1, on.shape[-1]).T, query, weights[:, :, query, key].reshape(-1, len(query)).T
-    )
+    batch, heads, queries = on.shape  # spelled out: with no key chosen a size cannot be inferred
+    found = weights[:, :, query, key].reshape(batch * heads, len(query))
+    np.add.at(on.reshape(batch * heads, queries).T, query, found.T)
     return on
 
 

@@ -124,18 +124,20 @@ def test_load(trained, timed, streaming):
     )
 
 
-def test_trace(trained, timed):
+@pytest.mark.parametrize(("count", "verify"), [(16, True), (256, True), (256, False)])
+def test_trace(trained, timed, count, verify):
     """Observes one pass; its share is the time of the same pass unobserved, over it."""
-    ids = tokens(trained, 16)
+    ids = tokens(trained, count)
 
     def plain():
         mx.eval(trained.model(ids[None], cache=make_prompt_cache(trained.model)))
 
     plain()
     timed(
-        lambda: trace(trained.model, ids),
+        lambda: trace(trained.model, ids, verify=verify),
         ideal=lambda: bandwidth.sample(plain, rounds=3, warm_up=0).median,
         tokens=ids.size,
+        verify=verify,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -130,7 +131,7 @@ def quantised_cache_rounds_and_no_more(case: Case) -> Finding:
     """
     ids, half = case.token_ids, len(case.token_ids) // 2
     _, cache = in_pieces(case.model, ids[:half], [half])
-    packed = [i for i, entry in enumerate(cache) if type(entry) is KVCache and _fits(entry)]
+    packed = [i for i, entry in enumerate(cache) if quantisable(entry)]
     if not packed:
         return without("none of its caches can be quantised")
     unpacked = copy.deepcopy(cache)
@@ -173,9 +174,12 @@ def _unpacked(parts: tuple[mx.array, mx.array, mx.array], tokens: int) -> tuple[
     return mx.dequantize(words, scales, biases, GROUP, BITS), mx.maximum(step, 1e-12)
 
 
-def _fits(entry: KVCache) -> bool:
-    return entry.keys is not None and not any(
-        array.shape[-1] % GROUP for array in (entry.keys, entry.values)
+def quantisable(entry: Any) -> bool:
+    """Whether a filled cache knows a quantised form, and its keys and values fill whole groups."""
+    return (
+        type(entry) is KVCache
+        and entry.keys is not None
+        and not any(array.shape[-1] % GROUP for array in (entry.keys, entry.values))
     )
 
 
