@@ -8,7 +8,6 @@ import sys
 import mlx.core as mx
 import pytest
 
-from fixtures import passages as fixed
 from fixtures.catalogue import Entry
 from fixtures.damaged import setting
 from fixtures.faults import TamperedModel
@@ -21,31 +20,31 @@ from tools.storage import storage_of
 from tools.trace import TraceError
 
 COMPARED = {}  # comparisons by (subject, reference): one takes seconds, and two specs look at it
-BEGINNING = 400  # bytes of a passage: enough for a hundred tokens, and little for a slow CPU
+PIECE = 600  # characters of each passage: some 800 tokens in all, for a slow CPU takes ten a second
 
 
 def compared(directory, reference):
     names = directory.name, reference.name
     if names not in COMPARED:
-        COMPARED[names] = compare(
-            directory.unpacked,
-            reference.unpacked,
-            storage_of(directory.packed),
-            encoded(directory),
-            encoded(reference),
-        )
+        stored = storage_of(directory.packed)
+        ours, theirs = encoded(directory), encoded(reference)
+        try:
+            COMPARED[names] = compare(directory.unpacked, reference.unpacked, stored, ours, theirs)
+        except ValueError as error:
+            says = f"{error}, of {directory.name} or {reference.name}, but should be finite numbers"
+            pytest.fail(says, pytrace=False)
     return COMPARED[names]
+
+
+def texts():
+    return {name: text[:PIECE] for name, text in passages().items()}
 
 
 def encoded(subject):
     try:
-        return {name: quality.encode(subject.tokenizer, t) for name, t in passages().items()}
+        return {name: quality.encode(subject.tokenizer, text) for name, text in texts().items()}
     except ValueError as error:
         pytest.skip(f"{subject.name} cannot be scored on the passages: {error}")
-
-
-def beginning():
-    return passages("prose")["prose"][:BEGINNING]
 
 
 def judge(exhibit, what, figures):
@@ -104,10 +103,7 @@ def with_arrays(subject, change):
 def held_to_itself(monkeypatch, tmp_path, change):
     """A small model with a fault, that model without it as the reference, and shorter texts."""
 
-    def shorter(*names):
-        return {name: text[:BEGINNING] for name, text in fixed.passages(*names).items()}
-
-    monkeypatch.setattr(sys.modules[__name__], "passages", shorter)
+    monkeypatch.setattr(sys.modules[__name__], "PIECE", 200)
     monkeypatch.setattr(sys.modules[__name__], "COMPARED", {})
     reference = small(tmp_path)
     return {"directory": change(reference), "reference": reference}
@@ -142,7 +138,7 @@ def test_predictions_diverge_from_the_reference_no_more_than_storage_explains(
           both.repeated.top1_agreement, None, None, None]],
         columns=COLUMNS,
         title=f"{directory.name} held to {reference.name}, at {ours.positions} positions of "
-        f"passages {fingerprint(passages())}",
+        f"passages {fingerprint(texts())}",
     )  # fmt: skip
 
     says = judge(exhibit, "KL in nats a token", both.kl)
@@ -168,7 +164,7 @@ def test_text_costs_no_more_bits_than_the_reference_needs_when_stored_as_coarsel
     both = compared(directory, reference)
     exhibit.table(
         [[name, *costs] for name, *costs in zip(
-            passages(), both.subject.bits_per_byte, both.reference.bits_per_byte,
+            texts(), both.subject.bits_per_byte, both.reference.bits_per_byte,
             both.rounded.bits_per_byte,
         )],
         columns=["passage", "subject", "reference", "reference, stored as coarsely"],
@@ -199,13 +195,13 @@ def turn_one_matrix(monkeypatch, tmp_path):
 def test_hidden_states_part_from_the_reference_at_no_layer(directory, reference, exhibit):
     """Distance of each layer's output, relative to the token's norm. Where the curve of the subject
     first leaves that of the reference, stored as coarsely, is where to look for the fault."""
-    texts, theirs = (
-        quality.encode(each.tokenizer, beginning()).token_ids for each in (directory, reference)
-    )
-    if texts != theirs:
+    token_ids, theirs = (encoded(each)["prose"].token_ids for each in (directory, reference))
+    if token_ids != theirs:
         pytest.skip("hidden states cannot be paired: the tokenizers cut the text differently")
     try:
-        figures = part(directory.unpacked, reference.unpacked, storage_of(directory.packed), texts)
+        figures = part(
+            directory.unpacked, reference.unpacked, storage_of(directory.packed), token_ids
+        )
     except (ValueError, TraceError) as error:
         pytest.skip(f"hidden states cannot be paired: {error}")
     layers = dict(zip(["embeddings", *(f"layer {i}" for i in range(len(figures)))], figures))
@@ -259,7 +255,7 @@ def turn_positions_faster(monkeypatch, tmp_path):
 def test_the_config_wires_the_arrays_as_the_reference_does(directory, reference, exhibit):
     """The reference is given the subject's own arrays: rounding then sets nothing apart, and any
     distance comes of config.json, such as another rope_theta."""
-    token_ids = quality.encode(reference.tokenizer, beginning()).token_ids
+    token_ids = encoded(reference)["prose"].token_ids
     try:
         apart = wired_apart(directory.unpacked, reference.unpacked, token_ids)
     except ValueError as error:
