@@ -3,6 +3,7 @@
 What is measured and how it is judged is in `tools.divergence`.
 """
 
+import math
 import sys
 
 import mlx.core as mx
@@ -17,7 +18,7 @@ from fixtures.subjects import Subject
 from tools import quality, tolerances
 from tools.divergence import compare, part, weigh_up, wired_apart, worst
 from tools.storage import storage_of
-from tools.trace import TraceError
+from tools.trace import TraceError, layer_names
 
 COMPARED = {}  # comparisons by (subject, reference): one takes seconds, and two specs look at it
 PIECE = 600  # characters of each passage: some 800 tokens in all, for a slow CPU takes ten a second
@@ -32,7 +33,7 @@ def compared(directory, reference):
             COMPARED[names] = compare(directory.unpacked, reference.unpacked, stored, ours, theirs)
         except ValueError as error:
             says = f"{error}, of {directory.name} or {reference.name}, but should be finite numbers"
-            pytest.fail(says, pytrace=False)
+            raise pytest.fail.Exception(says, pytrace=False) from None
     return COMPARED[names]
 
 
@@ -102,8 +103,7 @@ def with_arrays(subject, change):
 
 def held_to_itself(monkeypatch, tmp_path, change):
     """A small model with a fault, that model without it as the reference, and shorter texts."""
-
-    monkeypatch.setattr(sys.modules[__name__], "PIECE", 200)
+    monkeypatch.setattr(sys.modules[__name__], "PIECE", 60)
     monkeypatch.setattr(sys.modules[__name__], "COMPARED", {})
     reference = small(tmp_path)
     return {"directory": change(reference), "reference": reference}
@@ -267,7 +267,9 @@ def test_the_config_wires_the_arrays_as_the_reference_does(directory, reference,
         columns=["config.json", directory.name, reference.name],
         title="what the configs say differently",
     )
-    allowed = tolerances.reordered(mx.float32, len(directory.unpacked.layers))
+    if math.isnan(apart):
+        exhibit.inconclusive("with these arrays, the logits of both are no numbers")
+    allowed = tolerances.reordered(mx.float32, len(layer_names(directory.unpacked)))
 
     says = exhibit.measured("distance of logits", apart, should_be=f"at most {allowed:.2g}")
 

@@ -252,7 +252,8 @@ def weigh_up(model: nn.Module, reference: nn.Module, storage: Storage) -> dict[s
     """
     ours, theirs = _paired_arrays(model, reference)
     figures = {}
-    for path, array in theirs.items():
+    for path in theirs.keys() & storage.keys():  # what is no float is not rounded, either
+        array = theirs[path]
         size = max(mean_square(array), float(TINY))
         off = mean_square(ours[path] - array)
         floor = mean_square_rounding(array, storage[path]) if off else 0.0
