@@ -44,17 +44,18 @@ def stored_like(model: nn.Module, other: nn.Module, storage: Storage) -> Iterato
     """Round the arrays of `model` as coarsely as `storage` keeps those of `other`, for a while.
 
     Both models are in float32, and arrays are paired by path. An array that `other` holds unchanged
-    was not rounded on its way there, and is not rounded here. Of a model with other paths, matrices
-    are stored in the usual way.
+    was not rounded on its way there, so only float32 rounds it here, as adding in another order
+    would. Of a model with other paths, matrices are stored in the usual way.
     """
     others = dict(tree_flatten(other.parameters()))
     default = usual(storage)
     keys = map(mx.random.key, count())
-    rounded = {
-        path: _rounded(array, storage.get(path, default), key)
-        for (path, array), key in zip(tree_flatten(model.parameters()), keys)
-        if mx.issubdtype(array.dtype, mx.floating) and not _same(array, others.get(path))
-    }
+    rounded = {}
+    for (path, array), key in zip(tree_flatten(model.parameters()), keys):
+        if mx.issubdtype(array.dtype, mx.floating):
+            same = path in others and bool(mx.array_equal(array, others[path]))
+            way = mx.float32 if same else storage.get(path, default)
+            rounded[path] = _rounded(array, way, key)
     with holding(model, rounded):
         yield
 
@@ -85,10 +86,6 @@ def mean_square_rounding(array: mx.array, way: Scheme | mx.Dtype) -> float:
 def mean_square(array: mx.array) -> float:
     """The mean of the square, summed in pieces so that float32 suffices."""
     return float(mx.square(array).mean(-1).mean()) if array.size else 0.0
-
-
-def _same(array: mx.array, other: mx.array | None) -> bool:
-    return other is not None and bool(mx.array_equal(array, other))
 
 
 def _rounded(array: mx.array, way: Scheme | mx.Dtype, key: mx.array | None = None) -> mx.array:
