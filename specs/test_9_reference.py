@@ -21,7 +21,7 @@ from tools.storage import storage_of
 from tools.trace import TraceError, layer_names
 
 COMPARED = {}  # comparisons by (subject, reference): one takes seconds, and two specs look at it
-PIECE = 600  # characters of each passage: some 800 tokens in all, for a slow CPU takes ten a second
+PIECE = 600  # characters of each passage: a comparison takes several passes over each of them
 TOKENS = 100  # of the first passage, where layers and wiring are looked at: any context holds these
 
 
