@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from fixtures import roles
-from fixtures.inspected import GIVEN, INSPECTED, VIEWS
+from fixtures.inspected import GIVEN, INSPECTED, REFERENCE, VIEWS
 from fixtures.snapshots import PerSubject
 from tools import results
 from tools.exhibits import Exhibits
 
 pytest_plugins = ["fixtures.given"]
 REAL = pytest.mark.real
+NO_REFERENCE = pytest.param(
+    None, id="no reference", marks=pytest.mark.skip("name a reference: --reference Y")
+)
 
 
 def pytest_addoption(parser):
@@ -31,7 +34,8 @@ def pytest_addoption(parser):
 
 def pytest_report_header(config):
     given = config.stash[GIVEN] or roles.names("trained", remote=False)
-    return f"model: {', '.join(given)}; device: {results.device_name()}; BLAS: {BLAS}"
+    held_to = "".join(f"; reference: {name}" for name in config.stash[REFERENCE])
+    return f"model: {', '.join(given)}{held_to}; device: {results.device_name()}; BLAS: {BLAS}"
 
 
 def pytest_generate_tests(metafunc):
@@ -44,6 +48,9 @@ def pytest_generate_tests(metafunc):
             remote = [() if n in given or not roles.is_remote(n) else REAL for n in names]
             subjects = [pytest.param(n, marks=m) for n, m in zip(names, remote, strict=True)]
             metafunc.parametrize(role, subjects, indirect=True)
+    if "reference" in metafunc.fixturenames:
+        named = list(metafunc.config.stash[REFERENCE]) or [NO_REFERENCE]
+        metafunc.parametrize("reference", named, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +59,7 @@ def models(request):
     from fixtures.subjects import Subjects  # here: MLX takes seconds, and a wrong option none
 
     stash = request.config.stash
-    return Subjects(stash[GIVEN], stash[INSPECTED], stash[VIEWS])
+    return Subjects({**stash[GIVEN], **stash[REFERENCE]}, stash[INSPECTED], stash[VIEWS])
 
 
 def _role(role):
@@ -72,6 +79,12 @@ trained, embedded, subject = _role("trained"), _role("embedded"), _role("subject
 declared, shape, vocabulary = _role("declared"), _role("shape"), _role("vocabulary")
 directory, any_model, any_head = _role("directory"), _role("any_model"), _role("any_head")
 architecture = _role("architecture")
+
+
+@pytest.fixture
+def reference(request, models):
+    """The model that --reference names; for falsifiers, the embedded one."""
+    return models[getattr(request, "param", roles.ROLES["directory"].default)]
 
 
 @pytest.fixture

@@ -105,6 +105,7 @@ def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_p
     """pytest's exit code for wrong usage; a traceback would be somebody else's problem."""
     runs = {
         "unknown model": start_pytest("specs", "--model", "smolm2-135m"),
+        "reference without weights": start_pytest("specs", "--reference", "qwen3"),
         "typo in the ledger": start_pytest("specs", root=copy_with_a_typo(tmp_path)),
         "report in a missing directory": start_pytest("specs", "--report", tmp_path / "no/r.json"),
     }

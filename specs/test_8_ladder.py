@@ -10,7 +10,6 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_unflatten
-from mlx_lm import utils as mlx_lm_utils
 from mlx_lm.models.cache import make_prompt_cache
 
 from fixtures.passages import fingerprint, passages
@@ -85,17 +84,8 @@ def ladder_of(subject):
     """A few schemes on the beginning of one passage."""
     if subject.name not in LADDERS:
         text = beginning(subject.tokenizer)
-        LADDERS[subject.name] = quantisation.climb(unpacked(subject), [text], QUICK)
+        LADDERS[subject.name] = quantisation.climb(subject.unpacked, [text], QUICK)
     return LADDERS[subject.name]
-
-
-def unpacked(subject):
-    """The model in float32, whatever the device computes with."""
-    if mx.default_device() == mx.cpu:
-        return subject.model
-    model = mlx_lm_utils.load_model(subject.path, lazy=True)[0]
-    model.set_dtype(mx.float32)
-    return mlx_lm_utils.dequantize_model(model)
 
 
 def beginning(tokenizer):
@@ -123,7 +113,7 @@ def round_a_little(monkeypatch):
 @pytest.mark.claim(id="8.11", falsifier=round_a_little)
 def test_a_model_does_not_diverge_from_itself(embedded, exhibit):
     """The control of the ladder: weights taken out and put back, and nothing else."""
-    (same,) = quantisation.climb(unpacked(embedded), [beginning(embedded.tokenizer)], [FLOAT32])
+    (same,) = quantisation.climb(embedded.unpacked, [beginning(embedded.tokenizer)], [FLOAT32])
 
     says = exhibit.measured(
         "largest KL (nats) and flips", (same.divergence.max_kl, same.divergence.flips),
@@ -193,7 +183,7 @@ def test_four_bits_leave_a_language_model_and_two_bits_do_not(embedded, exhibit)
 
 def climb_all(subject):
     """The whole ladder on all passages, and each packed model's speed; takes minutes."""
-    model = unpacked(subject)
+    model = subject.unpacked
     texts = [quality.encode(subject.tokenizer, text) for text in passages().values()]
     rungs = quantisation.climb(model, texts, LADDER)
     return rungs, {s.name: speeds_of(model, s) for s in LADDER if s.mode != "float"}
@@ -223,7 +213,7 @@ def speeds_of(model, scheme, rounds=5):
 
 
 def climb_a_flat_ladder(monkeypatch, embedded):
-    rungs = quantisation.climb(unpacked(embedded), [beginning(embedded.tokenizer)], [FLOAT32])
+    rungs = quantisation.climb(embedded.unpacked, [beginning(embedded.tokenizer)], [FLOAT32])
     flat = [replace(rungs[0], scheme=scheme) for scheme in LADDER]
     monkeypatch.setattr(sys.modules[__name__], "climb_all", lambda subject: (flat, {}))
 

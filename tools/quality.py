@@ -47,6 +47,13 @@ class Divergence:
     max_kl: float
     flips: int
 
+    @classmethod
+    def over(cls, kl: np.ndarray, flipped: np.ndarray) -> "Divergence":
+        """Sum up what `position_kl` gives, over (positions,)."""
+        p99 = float(np.quantile(kl, 0.99))
+        flips = int(np.count_nonzero(flipped))
+        return cls(len(kl), float(kl.mean()), p99, float(kl.max()), flips)
+
     @property
     def top1_agreement(self) -> float:
         """Return the share of positions, 0 to 1, at which both name the same likeliest token."""
@@ -115,6 +122,16 @@ def bits(logprobs: np.ndarray, encoded: Encoded) -> float:
 def divergence(reference_logits: mx.array, logits: mx.array) -> Divergence:
     """Compare two models' logits at the same positions, both (positions, vocabulary).
 
+    Raises ValueError as `position_kl` does.
+    """
+    return Divergence.over(*position_kl(reference_logits, logits))
+
+
+def position_kl(reference_logits: mx.array, logits: mx.array) -> tuple[np.ndarray, np.ndarray]:
+    """Return KL(reference ‖ model) at each position, in nats, and where the likeliest token flips.
+
+    Logits are (positions, vocabulary); the results are (positions,) in float64 and in bool.
+
     Each vocabulary entry contributes p·(d + exp(-d) - 1), with d = log p - log q: never negative,
     exactly 0 for equal logits, and in sum the KL divergence, because p and q both sum to 1. The
     textbook sum p·d loses small divergences to rounding. Raises ValueError for different shapes
@@ -126,7 +143,7 @@ def divergence(reference_logits: mx.array, logits: mx.array) -> Divergence:
         )
     positions = len(logits)
     kl = np.empty(positions)
-    flips = 0
+    flipped = np.empty(positions, dtype=bool)
     for start in range(0, positions, POSITIONS_AT_ONCE):
         rows = slice(start, start + POSITIONS_AT_ONCE)
         p_logits, q_logits = (
@@ -135,13 +152,11 @@ def divergence(reference_logits: mx.array, logits: mx.array) -> Divergence:
         )
         if not (np.isfinite(p_logits).all() and np.isfinite(q_logits).all()):
             raise ValueError(f"logits at positions {start} and after are not finite numbers")
-        flips += int(np.count_nonzero(p_logits.argmax(-1) != q_logits.argmax(-1)))
+        flipped[rows] = p_logits.argmax(-1) != q_logits.argmax(-1)
         log_p, log_q = _log_softmax(p_logits), _log_softmax(q_logits)
         difference = log_p - log_q
         kl[rows] = (np.exp(log_p) * (difference + np.expm1(-difference))).sum(-1)
-    return Divergence(
-        positions, float(kl.mean()), float(np.quantile(kl, 0.99)), float(kl.max()), flips
-    )
+    return kl, flipped
 
 
 def bigram_bits_per_byte(texts: Iterable[str]) -> float:
