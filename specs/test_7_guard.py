@@ -71,8 +71,8 @@ def held_up(work, slower):
 
 
 READ = 8  # tokens in a pass
-TURNS = 3  # of work and reference in one round
-ROUNDS = range(15, 61)
+TURNS = 2  # of work and reference in one round
+ROUNDS = range(15, 46)
 
 
 def seconds(work):
