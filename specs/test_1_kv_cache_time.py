@@ -14,7 +14,7 @@ from tools import timing
 # On a CPU time is arithmetic, so a short prefix shows in it. A GPU reads its weights for one token
 # as long as for a hundred, and needs a longer one.
 PREFIXES = (16, 128) if mx.default_device() == mx.cpu else (128, 4096)
-CONTEXTS = (256, 2048, 4096)
+CONTEXTS = (256, 2048, 8192)
 ROUNDS = 3
 PAIRED_ROUNDS = 9
 
