@@ -78,8 +78,8 @@ def pytest_collection_modifyitems(config, items):
     for mark in REASONS:
         if mark not in config.option.markexpr:
             _deselect(config, items, [item for item in items if item.get_closest_marker(mark)])
-    if not config.getoption("benchmark_only", False):
-        _deselect(config, items, [item for item in items if item not in specs])
+    only_benchmarks = config.getoption("benchmark_only", False)
+    _deselect(config, items, [item for item in items if (item in specs) == only_benchmarks])
 
 
 def _claim(item):
@@ -123,6 +123,8 @@ def pytest_deselected(items):
             if given and _subject(item) not in given:
                 asked = "the architectures" if len(given) > 9 else ", ".join(given)
                 default = f"only {asked} was asked for"
+            elif item.config.getoption("benchmark_only", False):
+                default = "only benchmarks were asked for"
             reason = REASONS.get(mark, default)
             item.config.stash[RESULTS].expect(_claim(item), _subject(item), reason)
 

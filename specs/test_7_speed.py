@@ -1,16 +1,19 @@
 """Experiment 7: how fast a model runs, against what the hardware allows."""
 
-import random
+import contextlib
+import io
+import re
+import sys
 from importlib import import_module
+from itertools import pairwise
 
-import mlx.core as mx
 import pytest
+from mlx_lm import benchmark
 
-from tools import bandwidth, chips, guard, roofline, speed, timing
+from tools import bandwidth, chips, roofline, speed, timing
 
 # The package exports a function of the same name.
 generation = import_module("mlx_lm.generate")
-
 
 ROUNDS = 3
 
@@ -146,90 +149,55 @@ def endless(tokenizer):
     return same
 
 
-def noisy(rng, noise, slower=1.0, rounds=15):
-    """Shares as a machine with `noise` measures them, when work takes `slower` times as long."""
-    return [rng.gauss(1, noise) / slower for _ in range(rounds)]
+READ, WRITTEN = 32, 32
+TURNS = 9
 
 
-def see_only_halving(monkeypatch):
-    monkeypatch.setattr(guard, "BOUND", 0.5)
+def stop_the_clock_early(monkeypatch):
+    rates = speed.rates
 
+    def generous(prompt, start, arrivals):
+        run = rates(prompt, start, arrivals)
+        return speed.Run(run.first_token, run.prefill, run.decode * 1.1)
 
-@pytest.mark.claim(id="7.8", falsifier=see_only_halving)
-def test_the_guard_flags_a_fifth_more_time_and_no_noise(exhibit):
-    """100 repeats at 2 % noise, unchanged and slowed down; at 15 % noise it must not decide."""
-    rng = random.Random(0)
-    baseline = noisy(rng, 0.02)
-    cases = {
-        "unchanged": lambda: guard.judge(baseline, noisy(rng, 0.02)),
-        "20 % more time": lambda: guard.judge(baseline, noisy(rng, 0.02, slower=1.2)),
-        "too noisy": lambda: guard.judge(baseline, noisy(rng, 0.15)),
-    }
-    found = {name: [judge().finding for _ in range(100)] for name, judge in cases.items()}
-    findings = ("steady", "slower", "inconclusive")
-    exhibit.table(
-        [[name, *(seen.count(finding) for finding in findings)] for name, seen in found.items()],
-        columns=["", *findings],
-        title="100 repeats each",
-    )
-    flags = {name: seen.count("slower") for name, seen in found.items()}
-
-    says = exhibit.measured(
-        "flagged of 100", [flags["unchanged"], flags["20 % more time"]], should_be=[0, 100]
-    )
-
-    assert (flags["unchanged"], flags["20 % more time"]) == (0, 100), says
-    assert found["too noisy"].count("inconclusive") >= 90, says
-
-
-def hold_nothing_up(monkeypatch):
-    monkeypatch.setattr(f"{__name__}.PLANTED", 1.0)
-
-
-PLANTED = 1.2
-
-
-def held_up(work, slower):
-    """`work`, after which time is wasted until it took `slower` times as long."""
-
-    def slow():
-        start = speed.time.perf_counter()
-        work()
-        end = start + slower * (speed.time.perf_counter() - start)
-        while speed.time.perf_counter() < end:
-            pass
-
-    return slow
+    monkeypatch.setattr(speed, "rates", generous)
 
 
 @pytest.mark.slow
-@pytest.mark.claim(id="7.9", falsifier=hold_nothing_up)
-def test_the_guard_flags_a_fifth_more_time_on_this_machine(trained, exhibit):
-    """Ten repeats unchanged, ten with every pass held up; each round beside a matrix product."""
-    prompt, matrix = mx.array([tokens(trained, 8)]), mx.ones((1024, 1024))
-    mx.eval(prompt, matrix)
-
-    def passes():
-        mx.eval(trained.model(prompt))
-
-    def shares(slower=1.0):
-        works = (held_up(passes, slower), lambda: mx.eval(matrix @ matrix))
-        rounds = [[timing.sample(w, 3, warm_up=0).median for w in works] for _ in range(15)]
-        return [beside / took for took, beside in rounds]
-
-    passes()
-    baseline = shares()
-    unchanged = [guard.judge(baseline, shares()) for _ in range(10)]
-    planted = [guard.judge(baseline, shares(PLANTED)) for _ in range(10)]
+@pytest.mark.claim(id="7.40", falsifier=stop_the_clock_early)
+def test_decode_speed_agrees_with_mlx_lm_benchmark(trained, exhibit, monkeypatch):
+    """The same model and lengths in turns, each time beside its neighbours; medians of ratios."""
+    prompt = tokens(trained, READ)
+    given = trained.model, endless(trained.tokenizer), trained.config
+    monkeypatch.setattr(benchmark, "load", lambda path, **options: given)
+    options = {"-p": READ, "-g": WRITTEN, "-n": 1}
+    monkeypatch.setattr(sys, "argv", ["benchmark", *(str(x) for o in options.items() for x in o)])
+    ours, theirs = [], [benchmarked()]
+    for _ in range(TURNS):
+        # Each is timed once, right after a run of its own that does not count.
+        ours.append(speed.measure(trained.model, prompt, WRITTEN, rounds=1).decode.median)
+        theirs.append(benchmarked())
+    counted = 1 - 1 / WRITTEN  # theirs divides one token more by the same time
+    beside = [(a + b) / 2 * counted for a, b in pairwise(theirs)]
+    ratios = timing.Sample(tuple(our / their for our, their in zip(ours, beside, strict=True)))
     exhibit.table(
-        [[n, str(a), str(b)] for n, (a, b) in enumerate(zip(unchanged, planted, strict=True), 1)],
-        columns=["repeat", "unchanged", f"{PLANTED} times the time"],
-        title="what the guard says",
+        [*zip(ours, beside, ratios.values, strict=True)],
+        columns=["this suite (tok/s)", f"mlx_lm.benchmark × {counted:.3f} (tok/s)", "ratio"],
+        title=f"{READ} tokens read and {WRITTEN} made, in turns",
     )
-    if any(judgement.finding == "inconclusive" for judgement in unchanged + planted):
-        exhibit.inconclusive("this machine is too noisy to tell 20 % from nothing")
-    flags = [sum(j.finding == "slower" for j in each) for each in (unchanged, planted)]
+    off, noise = abs(ratios.median - 1), 2 * ratios.error
 
-    says = exhibit.measured("flagged of ten, unchanged and planted", flags, should_be=[0, 10])
+    says = exhibit.measured(
+        "ours over theirs, median", f"{ratios.median:.3f} ± {noise:.3f}", should_be="0.97 to 1.03"
+    )
 
-    assert flags == [0, 10], says
+    if off - noise <= 0.03 < off + noise:
+        exhibit.inconclusive(f"the median of {TURNS} ratios is known to {noise:.1%} only")
+    assert off <= 0.03, says
+
+
+def benchmarked():
+    """What `mlx_lm.benchmark` prints as its average of tokens generated a second."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        benchmark.main()
+    return float(re.findall(r"Averages:.*generation_tps=([0-9.]+)", said.getvalue())[0])

@@ -1,12 +1,15 @@
 """Experiment 8: whether memory, divergence and bits per byte measure what they are called."""
 
+import json
+
 import mlx.core as mx
 import numpy as np
 import psutil
 import pytest
 
-from fixtures.passages import passages
-from tools import accounting, quality
+import tools.__main__
+from fixtures.passages import fingerprint, passages
+from tools import accounting, claims, compare, quality, results
 
 PAGE = 16_384  # what an allocation may be rounded up by
 
@@ -96,3 +99,41 @@ def test_bits_per_byte_shares_the_bits_among_the_bytes_predicted(vocabulary, exh
 
 def know_nothing(token_ids):
     return mx.zeros((*token_ids.shape, 2**18))
+
+
+def compare_any_texts(monkeypatch):
+    monkeypatch.setattr(compare, "other_texts", lambda before, after: None)
+
+
+@pytest.mark.claim(id="8.21", falsifier=compare_any_texts)
+def test_costs_on_different_passages_are_not_compared(tmp_path, capsys, exhibit):
+    """`python -m tools compare` on two runs that are alike but for a letter of one passage."""
+    texts = passages()
+    others = {**texts, "prose": texts["prose"] + "."}
+    files = {name: a_ladder_on(tmp_path / f"{name}.json", fingerprint(t))
+             for name, t in (("A", texts), ("same", texts), ("other", others))}  # fmt: skip
+    ends = {}
+    for name in ("same", "other"):
+        code = tools.__main__.main(["compare", str(files["A"]), str(files[name])])
+        ends[name] = code, capsys.readouterr().err.strip()
+    exhibit.table(
+        [[name, *end] for name, end in ends.items()],
+        columns=["passages", "exit code", "said"], title="python -m tools compare",
+    )  # fmt: skip
+    codes = {name: code for name, (code, _) in ends.items()}
+
+    says = exhibit.measured("exit codes", codes, should_be={"same": 0, "other": 2})
+
+    assert codes == {"same": 0, "other": 2}, says
+    assert "different passages" in ends["other"][1], says
+
+
+def a_ladder_on(path, passages):
+    """Results of one ladder, measured on these passages, as the suite writes them."""
+    ledger = {"8.12": claims.Claim("8.12", "A quantised model diverges", "law", "8", "none")}
+    found = results.Results(ledger)
+    seen = {"kind": "ladder", "title": "a ladder", "passages": passages, "rungs": []}
+    found.add("passed", None, [("claim", "8.12"), ("subject", "a model"), ("exhibit", seen)])
+    environment = results.environment("pytest", "BLAS", partial=False, created="now")
+    path.write_text(json.dumps(found.document(environment)))
+    return path

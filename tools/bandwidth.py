@@ -98,24 +98,26 @@ def _product(side: int, dtype: mx.Dtype) -> Callable[[], None]:
     return lambda: mx.eval(left @ right)
 
 
-def meeting_vectors(columns: int, rows: int, dtype: mx.Dtype, bits: int | None = None) -> Reference:
-    """A (rows, columns) matrix times single vectors, as in decoding: bytes of matrix per second.
+def meeting_vectors(
+    columns: int, rows: int, dtype: mx.Dtype, bits: int | None = None, count: int = 1
+) -> Reference:
+    """A (rows, columns) matrix times `count` vectors, as in decoding: bytes of matrix per second.
 
     `bits` packs the matrix (affine, groups of 64). Copies of it, larger than the caches together,
     take turns.
     """
     matrix = mx.random.uniform(shape=(rows, columns)).astype(dtype)
-    vector = mx.ones((1, columns), dtype)
+    vectors = mx.ones((count, columns), dtype)
     arrays = [matrix] if bits is None else list(mx.quantize(matrix, bits=bits))
     nbytes = sum(array.nbytes for array in arrays)
     copies = [[array + 0 for array in arrays] for _ in range(max(1, MATRIX_BYTES // nbytes))]
-    mx.eval(vector, copies)
+    mx.eval(vectors, copies)
 
     def product(weight: mx.array, *packing: mx.array) -> mx.array:
         if bits is None:
-            return vector @ weight.T
+            return vectors @ weight.T
         scales, biases = packing
-        return mx.quantized_matmul(vector, weight, scales, biases, bits=bits)
+        return mx.quantized_matmul(vectors, weight, scales, biases, bits=bits)
 
     return Reference(
         lambda: mx.eval([product(*copy) for copy in copies]), nbytes * len(copies), "B/s"

@@ -89,6 +89,23 @@ def compare(
     return Comparison(changes, _differences(before["environment"], after["environment"]), pairs)
 
 
+def other_texts(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """A sentence if both runs scored models on texts, and not on the same; otherwise None.
+
+    What a model needs for one passage says nothing about another.
+    """
+    for key, what in (("passages", "passages"), ("sources", "jobs")):
+        a, b = (_fingerprints(run["claims"], key) for run in (before, after))
+        if a and b and a != b:
+            return f"A and B scored models on different {what}: run both with the same suite."
+    return None
+
+
+def _fingerprints(claims: Iterable[Row], key: str) -> set[str]:
+    exhibits = [exhibit for claim in claims for exhibit in claim.get("exhibits", ())]
+    return {str(exhibit[key]) for exhibit in exhibits if key in exhibit}
+
+
 def _by_key(claims: Iterable[Row]) -> dict[tuple[str, str], Row]:
     return {(claim["id"], claim["subject"]): claim for claim in claims}
 
@@ -164,6 +181,8 @@ def run(args: argparse.Namespace) -> int:
     names = (str(args.before), str(args.after))
     try:
         before, after = load_results(args.before), load_results(args.after)
+        if problem := other_texts(before, after):
+            raise ResultsError(problem)
         comparison = compare(before, after, pairs)
         if args.output:
             write_comparison(comparison, _short_names(args.before, args.after), args.output)

@@ -46,20 +46,10 @@ def judge(baseline: Sequence[float], now: Sequence[float]) -> Judgement:
     """
     before, after = Sample(tuple(baseline)), Sample(tuple(now))
     ratio = after.median / before.median
-    noise = ratio * math.hypot(standard_error(before), standard_error(after))
+    noise = ratio * math.hypot(before.error, after.error)
     if SIGMAS * noise > 1 - BOUND:
         return Judgement("inconclusive", ratio, noise)
     return Judgement("slower" if ratio < BOUND else "steady", ratio, noise)
-
-
-def standard_error(sample: Sample) -> float:
-    """Relative standard error of the median, from the median deviation.
-
-    For normal noise the deviation is 0.6745 standard deviations, and the median varies 1.2533 times
-    as much as the mean. Two numbers say nothing about their noise: fewer than five give infinity.
-    """
-    count = len(sample.values)
-    return math.inf if count < 5 else 1.2533 * sample.spread / 0.6745 / math.sqrt(count)
 
 
 class BadFile(ValueError):

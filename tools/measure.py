@@ -70,7 +70,11 @@ def run(args: argparse.Namespace) -> int:
         return 2
     if args.output:
         document = {"schema": SCHEMA, "device": _device(device), "measurements": rows}
-        args.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        try:
+            args.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"{args.output} was not written: {error.strerror}.", file=sys.stderr)
+            return 2
     return 0
 
 
@@ -79,7 +83,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Fill one model and measure it at each context; a row of plain values for each.
 
-    A model without room gives one row with the `reason`. The memory is free again afterwards.
+    A model without room, or a device that does not count its memory, gives one row with the
+    `reason`. The memory is free again afterwards.
     """
     import mlx.core as mx
 
@@ -98,10 +103,14 @@ def measure(
     except DoesNotFit as error:
         print(f"{name} at {width} bits: {error}", flush=True)
         return [{"model": name, "bits": width, "reason": str(error)}]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for context in contexts:
         predicted = memory.predict(declared, context, generate)
-        measured = memory.measure(declared, context, generate)
+        try:
+            measured = memory.measure(declared, context, generate)
+        except memory.NoCounters as error:
+            print(f"{name} at {width} bits: {error}", flush=True)
+            return [{"model": name, "bits": width, "reason": str(error)}]
         prompt = speed.token_ids(context, model.config["vocab_size"])
         timed = speed.measure(declared, prompt, generate, rounds)
         read = roofline.decode_read(declared, context + generate // 2)

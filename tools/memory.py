@@ -6,7 +6,8 @@ on how far a device runs ahead of itself and is an estimate, which matters while
 and hardly while tokens are made.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -107,11 +108,12 @@ def working_set(model: nn.Module, fused: bool) -> Callable[[Step], int]:
     return lambda step: step.tokens * (alive + step.seen * score)
 
 
-def measure(model: nn.Module, prompt: int, generated: int) -> Measurement:
+def measure(model: nn.Module, prompt: int, generated: int, limit: int | None = None) -> Measurement:
     """Run `model` with mlx_lm.generate_step and read MLX's counters and the process's.
 
-    Token ids are zeros: memory does not depend on them. Raises NoCounters where MLX counts
-    nothing, and ValueError for a run without a prompt or without a generated token.
+    Token ids are zeros: memory does not depend on them. MLX queues work ahead of a GPU and keeps
+    what it needs until it is done; above `limit` bytes it waits instead. Raises NoCounters where
+    MLX counts nothing, and ValueError for a run without a prompt or without a generated token.
     """
     if prompt < 1 or generated < 1:
         raise ValueError("Measuring needs a prompt and a generated token.")
@@ -121,23 +123,37 @@ def measure(model: nn.Module, prompt: int, generated: int) -> Measurement:
     if mx.get_active_memory() == 0:
         raise NoCounters(f"MLX does not count memory on {mx.default_device()}.")
     caches = make_prompt_cache(model)
-    mx.clear_cache()
-    mx.reset_peak_memory()
-    steps = generate_step(
-        mx.zeros(prompt, mx.int32), model, max_tokens=generated, prompt_cache=caches
-    )
-    next(steps)
-    prefill_peak = mx.get_peak_memory()
-    mx.reset_peak_memory()
-    for _ in steps:
-        pass
-    mx.synchronize()
+    with _limited(None if limit is None else limit + others):
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        steps = generate_step(
+            mx.zeros(prompt, mx.int32), model, max_tokens=generated, prompt_cache=caches
+        )
+        next(steps)
+        prefill_peak = mx.get_peak_memory()
+        mx.reset_peak_memory()
+        for _ in steps:
+            pass
+        mx.synchronize()
     return Measurement(
         resident=mx.get_active_memory() - others,
         prefill_peak=prefill_peak - others,
         decode_peak=mx.get_peak_memory() - others,
         rss=psutil.Process().memory_info().rss,
     )
+
+
+@contextmanager
+def _limited(limit: int | None) -> Iterator[None]:
+    """MLX waits for queued work while arrays hold more than `limit` bytes."""
+    if limit is None:
+        yield
+        return
+    before = mx.set_memory_limit(limit)
+    try:
+        yield
+    finally:
+        mx.set_memory_limit(before)
 
 
 def budget() -> tuple[int, str]:

@@ -1,10 +1,12 @@
-"""Benchmarks: `pytest specs/benchmarks --benchmark-only`.
+"""Benchmarks: `pytest --benchmark-only`.
 
 Each round is timed beside a reference of the same kind of work, so that `extra_info` can say which
 share of the machine's ability was reached in that very minute. `python -m tools guard` compares
-these shares, never the seconds, with a baseline of the same class of device.
+these shares, never the seconds, with the baseline of this class of device in `baselines.json`.
 """
 
+import os
+import statistics
 from importlib.metadata import version
 
 import mlx.core as mx
@@ -15,7 +17,7 @@ from mlx_lm.utils import load_model
 
 from conftest import BLAS
 from fixtures.passages import passages
-from tools import bandwidth, roofline, speed
+from tools import bandwidth, roofline, speed, timing
 from tools.accounting import total_bytes
 from tools.trace import trace
 
@@ -36,33 +38,50 @@ def multiplying():
     return bandwidth.multiplying(bandwidth.compute_dtype())
 
 
+def device_class():
+    """What must be the same for two shares to be comparable."""
+    if mx.default_device() == mx.cpu:
+        return f"{bandwidth.device_name()}, {os.cpu_count()} cores, {BLAS}"
+    return bandwidth.device_name()
+
+
 @pytest.fixture
 def timed(benchmark):
     """Times work round by round, each beside a reference, and notes what the figures mean."""
 
-    def run(work, ideal, setup=lambda: (), rounds=ROUNDS, **info):
-        """`ideal()` measures how many seconds the work would take at the machine's full speed."""
+    def run(work, ideal, nbytes, tokens=None, setup=lambda: (), rounds=ROUNDS, **info):
+        """`ideal()` measures how many seconds the work would take at the machine's full speed.
+
+        A call of `work` reads `nbytes`, and reads or writes `tokens` if it has to do with any.
+        """
         ideals = []
 
         def before():
-            arguments = setup()
+            mx.synchronize()  # the last round may have begun a token that nobody asked for
             ideals.append(ideal())
-            return arguments, {}
+            return setup(), {}
 
         benchmark.pedantic(work, setup=before, rounds=rounds, warmup_rounds=1)
         benchmark.extra_info |= {
             "device": bandwidth.device_name(),
-            "device_class": f"{bandwidth.device_name()}, {BLAS}",
+            "device_class": device_class(),
             "dtype": str(bandwidth.compute_dtype()).removeprefix("mlx.core."),
             "versions": {name: version(name) for name in ("mlx", "mlx-lm")},
+            "tokens": tokens,
+            "bytes": nbytes,
             **info,
         }
         if benchmark.stats is None:  # run once, without timing
             return
         times = benchmark.stats.stats.data
-        benchmark.extra_info["shares"] = [
-            ideal / took for ideal, took in zip(ideals[-len(times) :], times, strict=True)
-        ]
+        ideals = ideals[-len(times) :]  # without the warm-up's
+        shares = [ideal / took for ideal, took in zip(ideals, times, strict=True)]
+        benchmark.extra_info |= {
+            "shares": shares,
+            "share": statistics.median(shares),
+            "ceiling": (tokens or nbytes) / statistics.median(ideals),
+            "ceiling_unit": "tokens/s" if tokens else "bytes/s",
+        }
 
     return run
 
@@ -90,11 +109,10 @@ def test_decode(trained, timed, streaming, context):
     timed(
         wait_for,
         ideal=lambda: WRITTEN * read.total / streaming.rate(),
-        setup=begin,
+        nbytes=WRITTEN * read.total,
         tokens=WRITTEN,
+        setup=begin,
         context=context,
-        bytes_per_token=read.total,
-        ceiling=streaming.rate() / read.total,
     )
 
 
@@ -106,9 +124,9 @@ def test_prefill(trained, timed, multiplying, count):
     timed(
         lambda: wait_for(generate_step(prompt, trained.model, max_tokens=1), 1),
         ideal=lambda: flops / multiplying.rate(),
+        nbytes=roofline.decode_read(trained.model, count).total,
         tokens=count,
         flops=flops,
-        ceiling=multiplying.rate() * count / flops,
     )
 
 
@@ -120,7 +138,7 @@ def test_load(trained, timed, streaming):
     timed(
         lambda: load_model(trained.path),
         ideal=lambda: stored / streaming.rate(),
-        bytes=stored,
+        nbytes=stored,
     )
 
 
@@ -135,7 +153,8 @@ def test_trace(trained, timed, count, verify):
     plain()
     timed(
         lambda: trace(trained.model, ids, verify=verify),
-        ideal=lambda: bandwidth.sample(plain, rounds=3, warm_up=0).median,
+        ideal=lambda: timing.sample(plain, rounds=3, warm_up=0).median,
+        nbytes=roofline.decode_read(trained.model, ids.size).total,
         tokens=ids.size,
         verify=verify,
     )
@@ -151,9 +170,9 @@ def test_tokenizer(trained, timed):
 
     timed(
         lambda: trained.tokenizer.encode(text),
-        ideal=lambda: bandwidth.sample(plain, rounds=3).median / 100,
+        ideal=lambda: timing.sample(plain, rounds=3).median / 100,
+        nbytes=len(text.encode()),
         tokens=len(trained.tokenizer.encode(text)),
-        bytes=len(text.encode()),
     )
 
 
@@ -167,6 +186,6 @@ def test_quantised_product(timed, bits):
     timed(
         packed.call,
         ideal=lambda: plain.amount / plain.rate() * weights,
-        bytes=packed.amount,
+        nbytes=packed.amount,
         bits=bits,
     )

@@ -1,0 +1,104 @@
+"""Experiment 7: real sizes with random weights: the plan's models, measured without a download.
+
+Neither speed nor memory depends on what the weights are, so a model's shape is filled with random
+ones and run. `python -m tools measure` prints the same figures for more lengths and widths.
+"""
+
+import gc
+
+import mlx.core as mx
+import pytest
+
+from tools import bandwidth, chips, materialise, memory, roofline, speed
+from tools.accounting import total_parameters
+from tools.shapes import declare, published
+
+# Tokens read and made. A CPU multiplies packed matrices slowly, and its memory tells as much.
+LENGTHS = (4, 4) if mx.default_device() == mx.cpu else (128, 32)
+
+
+def filled(shape):
+    """The shape's model at 4 bits with random weights; skips where it has no room."""
+    gc.collect()  # the model of the spec before
+    mx.clear_cache()
+    on_gpu = mx.default_device().type == mx.gpu
+    model = declare(shape.config, dtype=mx.bfloat16 if on_gpu else mx.float32)
+    try:
+        materialise.materialise(model, *LENGTHS)
+    except materialise.DoesNotFit as error:
+        pytest.skip(str(error))
+    return model
+
+
+def small(shape):
+    """SmolLM2's size in place of a large one: a fault shows in it as well, and sooner."""
+    return {"shape": shape.but(config=published()["smollm2-135m"].config)}
+
+
+def count_a_byte_a_weight(monkeypatch, shape):
+    monkeypatch.setattr(memory, "total_bytes", total_parameters)
+    return small(shape)
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="7.41", falsifier=count_a_byte_a_weight)
+def test_the_memory_of_the_plans_models_is_predicted(shape, exhibit):
+    """Weights and cache, from the shape alone, against what arrays hold while and after writing."""
+    model = filled(shape)
+    predicted = memory.predict(model, *LENGTHS)
+    try:
+        measured = memory.measure(model, *LENGTHS)
+    except memory.NoCounters as error:
+        pytest.skip(str(error))
+    how = {"what stays": "mx.get_active_memory", "the peak while writing": "mx.get_peak_memory"}
+    taken = dict(zip(how, (measured.resident, measured.decode_peak), strict=True))
+    exhibit.add(
+        "memory",
+        f"{shape.name}, filled: {LENGTHS[0]} tokens read and {LENGTHS[1]} made",
+        rows=[
+            {"name": n, "predicted": predicted.resident, "measured": m, "how": how[n]}
+            for n, m in taken.items()
+        ],
+    )
+    ratios = [predicted.resident / each for each in taken.values()]
+
+    says = exhibit.measured(
+        "predicted over measured, what stays and the peak while writing",
+        " and ".join(f"{ratio:.3f}" for ratio in ratios), should_be="0.95 to 1.05",
+    )  # fmt: skip
+
+    assert all(0.95 <= ratio <= 1.05 for ratio in ratios), says
+
+
+def run_the_clock_slowly(monkeypatch, shape):
+    perf_counter = speed.time.perf_counter
+    clock = type("Clock", (), {"perf_counter": staticmethod(lambda: perf_counter() / 1000)})
+    monkeypatch.setattr(speed, "time", clock)
+    return small(shape)
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="7.42", falsifier=run_the_clock_slowly)
+def test_the_plans_models_decode_no_faster_than_their_bytes_are_read(shape, exhibit):
+    """Tokens a second travel to no other machine; the share of the ceiling may."""
+    model, streaming = filled(shape), bandwidth.streaming()
+    read = roofline.decode_read(model, sum(LENGTHS)).total
+    prompt = speed.token_ids(LENGTHS[0], shape.config["vocab_size"])
+    speed.run(model, prompt, 2)
+    before = streaming.sample(rounds=5)
+    rate = speed.run(model, prompt, LENGTHS[1]).decode
+    after = streaming.sample(rounds=5)
+    ceiling = max(before.best, after.best) / read
+    chip = chips.here()
+    exhibit.table(
+        [["bytes read for a token", read / 1e9, "GB"], ["measured", rate, "tok/s"],
+         ["at most, by the bandwidth measured", ceiling, "tok/s"],
+         ["at most, by the bandwidth published", chip and chip.bandwidth / read,
+          chip.name if chip else "unknown chip"], ["share reached", 100 * rate / ceiling, "%"]],
+        columns=[f"{shape.name} at 4 bits on {bandwidth.device_name()}", "", "unit"],
+        title="decoding a model of this size",
+    )  # fmt: skip
+
+    says = exhibit.measured("share of the ceiling", rate / ceiling, should_be="above 0, at most 1")
+
+    assert 0 < rate / ceiling <= 1, says
