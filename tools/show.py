@@ -25,6 +25,8 @@ PIECE_STYLES = ("black on bright_cyan", "black on bright_yellow", "black on brig
                 "black on bright_magenta")  # fmt: skip
 SHADES = " ░▒▓█"
 BLOCKS = "▁▂▃▄▅▆▇█"
+FEW = 8
+"""So many subjects of a claim are named, and so many reasons told; the report has them all."""
 
 
 def visible(text: str) -> str:
@@ -190,12 +192,14 @@ def summary(rows: Sequence[Row], kill_rate: Mapping[str, int] | None) -> Rendera
         if row.verdict == "not run":
             left_out.setdefault(row.reason or "not reached", []).append(row)
     for reason, group in left_out.items():
-        subjects = ", ".join(dict.fromkeys(visible(row.subject) for row in group))
-        text = f"not run  {len(group)} on {subjects}: {visible(reason)}"
+        text = f"not run  {len(group)} on {_named(group)}: {visible(reason)}"
         lines.append(Padding(Text(text, style="dim"), (0, 0, 0, 7)))
     counts = Counter(row.verdict for row in rows)
     corrected = {row.claim.id for row in rows if row.claim.corrects and row.verdict == "verified"}
-    closing = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    named = {verdict: f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict]}
+    if known := sum(_is_known(row) for row in rows):
+        named["refuted"] += f" ({'all' if known == counts['refuted'] else known} by known faults)"
+    closing = ", ".join(named.values())
     lines.append(Text(f"{closing}; statements of the plan corrected: {len(corrected)}."))
     if kill_rate is not None:
         share = f"{kill_rate['red']} of {kill_rate['planted']}"
@@ -211,18 +215,35 @@ def _groups(rows: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
+def _is_known(row: Row) -> bool:
+    return row.verdict == "refuted" and (row.reason or "").startswith("known: ")
+
+
+def _named(group: Sequence[Row]) -> str:
+    """The subjects of these rows, or how many they are where a list would not be read."""
+    names = list(dict.fromkeys(visible(row.subject) for row in group))
+    return ", ".join(names) if len(names) <= FEW else f"{len(names)} subjects"
+
+
 def _line(group: Sequence[Row]) -> RenderableType:
     claim, verdict = group[0].claim, group[0].verdict
     line = Text(verdict, style=STYLES[verdict])
     line.append(f"  {claim.says}.", style="default not bold")
-    line.append(f" [{', '.join(visible(row.subject) for row in group)}]", style="dim not bold")
+    line.append(f" [{_named(group)}]", style="dim not bold")
     evidence = [row.reason if verdict == "inconclusive" else row.measured for row in group]
     known = list(dict.fromkeys(visible(text) for text in evidence if text))
     if known:
         more = f" (and {len(known) - 1} more)" if len(known) > 1 else ""
         line.append(f"\n{known[0]}{more}", style="cyan not bold")
-    for reason in dict.fromkeys(row.reason for row in group if verdict == "refuted" and row.reason):
-        line.append(f"\n{visible(reason)}", style="yellow not bold")
+    reasons: dict[str, list[Row]] = {}
+    for row in sorted(group, key=_is_known):  # so that what nobody knew is told in any case
+        if verdict == "refuted" and row.reason:
+            reasons.setdefault(row.reason, []).append(row)
+    for reason, rows in list(reasons.items())[:FEW]:
+        whose = f"{_named(rows)}: " if len(reasons) > 1 else ""
+        line.append(f"\n{whose}{visible(reason)}", style="yellow not bold")
+    if len(reasons) > FEW:
+        line.append(f"\n… and {len(reasons) - FEW} other reasons", style="yellow not bold")
     if claim.corrects:
         line.append(f"\nthe plan says: {claim.corrects}.", style="magenta not bold")
     table = Table.grid(padding=(0, 2, 0, 0))

@@ -8,6 +8,8 @@ from typing import Any
 from tools.report.text import shown
 from tools.results import VERDICTS
 
+FEW = 6
+"""Up to so many subjects with one verdict are told one by one; more are told together."""
 _WORST = ("refuted", "inconclusive", "verified", "not run")
 
 
@@ -20,6 +22,24 @@ class Result:
     measured: str | None
     expected: str | None
     reason: str | None
+
+    @property
+    def known(self) -> bool:
+        """Whether it is refuted by a documented fault of someone else's."""
+        return self.verdict == "refuted" and (self.reason or "").startswith("known")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One verdict and the words that go with it, on one subject or on many."""
+
+    subjects: list[str]
+    verdict: str
+    measured: str | None
+    expected: str | None
+    reason: str | None
+    others: int = 0
+    """How many other values were measured on these subjects; the first is shown."""
 
 
 @dataclass
@@ -61,7 +81,17 @@ class Entry:
     def known(self) -> bool:
         """Whether it is refuted only where that is a documented fault of someone else's."""
         refuted = [result for result in self.results if result.verdict == "refuted"]
-        return bool(refuted) and all((r.reason or "").startswith("known") for r in refuted)
+        return bool(refuted) and all(result.known for result in refuted)
+
+    @property
+    def refuted_on(self) -> int:
+        """On how many subjects it is refuted."""
+        return sum(result.verdict == "refuted" for result in self.results)
+
+    @property
+    def ran_on(self) -> int:
+        """On how many subjects it ran."""
+        return sum(result.verdict != "not run" for result in self.results)
 
     @property
     def tallies(self) -> list[tuple[str, list[Result]]]:
@@ -70,10 +100,34 @@ class Entry:
         return [(verdict, results) for verdict, results in groups if results]
 
     @property
+    def rows(self) -> list[Finding]:
+        """All results, worst first: a row each where they are few, else a row for those alike."""
+        return [row for verdict, group in self.tallies for row in _rows(verdict, group)]
+
+    @property
     def findings(self) -> list[tuple[str, list[Result]]]:
         """The tallies without what was not run, unless nothing was."""
         ran = [tally for tally in self.tallies if tally[0] != "not run"]
         return ran or self.tallies
+
+
+def _rows(verdict: str, results: list[Result]) -> list[Finding]:
+    if len(results) <= FEW:
+        return [Finding([r.subject], verdict, r.measured, r.expected, r.reason) for r in results]
+    alike: dict[str | None, list[Result]] = {}
+    for result in results:
+        alike.setdefault(result.reason, []).append(result)
+    return [
+        Finding(
+            [result.subject for result in group],
+            verdict,
+            group[0].measured,
+            group[0].expected,
+            reason,
+            others=len({result.measured for result in group}) - 1,
+        )
+        for reason, group in alike.items()
+    ]
 
 
 def anchor(claim_id: str) -> str:
