@@ -51,6 +51,7 @@ def test_a_step_with_a_cache_does_not_grow_with_the_prefix_and_without_one_it_do
         x_axis="tokens before it", y_axis="milliseconds",
     )  # fmt: skip
     noise = noise_of(samples)
+    exhibit.noise("the time of one step, worst over best of its rounds", noise)
     flat, grows = cached[1] / cached[0], uncached[1] / uncached[0]
 
     says = exhibit.measured(
@@ -131,6 +132,7 @@ def test_a_step_grows_linearly_with_what_it_must_read_of_the_cache(trained, exhi
     growth = (last - first) / first
     on_the_line = np.interp(CONTEXTS[1], CONTEXTS[::2], (first, last))
     noise = noise_of(samples)
+    exhibit.noise("the time of one step after thousands of tokens, worst over best", noise)
 
     says = exhibit.measured(
         f"milliseconds after {spelled(CONTEXTS)} tokens",

@@ -219,31 +219,26 @@ def _is_known(row: Row) -> bool:
     return row.verdict == "refuted" and (row.reason or "").startswith("known: ")
 
 
-def _named(group: Sequence[Row]) -> str:
+def _named(group: Sequence[Row], most: int | None = None) -> str:
     """The subjects of these rows, or how many they are where a list would not be read."""
     names = list(dict.fromkeys(visible(row.subject) for row in group))
-    return ", ".join(names) if len(names) <= FEW else f"{len(names)} subjects"
+    return ", ".join(names) if len(names) <= (most or FEW) else f"{len(names)} subjects"
 
 
 def _line(group: Sequence[Row]) -> RenderableType:
     claim, verdict = group[0].claim, group[0].verdict
     line = Text(verdict, style=STYLES[verdict])
     line.append(f"  {claim.says}.", style="default not bold")
-    line.append(f" [{_named(group)}]", style="dim not bold")
+    unknown = [row for row in group if verdict == "refuted" and not _is_known(row)]
+    line.append(f" [{_named(group, most=len(unknown))}]", style="dim not bold")
     evidence = [row.reason if verdict == "inconclusive" else row.measured for row in group]
     known = list(dict.fromkeys(visible(text) for text in evidence if text))
     if known:
         more = f" (and {len(known) - 1} more)" if len(known) > 1 else ""
         line.append(f"\n{known[0]}{more}", style="cyan not bold")
-    reasons: dict[str, list[Row]] = {}
-    for row in sorted(group, key=_is_known):  # so that what nobody knew is told in any case
-        if verdict == "refuted" and row.reason:
-            reasons.setdefault(row.reason, []).append(row)
-    for reason, rows in list(reasons.items())[:FEW]:
-        whose = f"{_named(rows)}: " if len(reasons) > 1 else ""
-        line.append(f"\n{whose}{visible(reason)}", style="yellow not bold")
-    if len(reasons) > FEW:
-        line.append(f"\n… and {len(reasons) - FEW} other reasons", style="yellow not bold")
+    if verdict == "refuted":
+        for reason in _reasons(group):
+            line.append(f"\n{reason}", style="yellow not bold")
     if claim.corrects:
         line.append(f"\nthe plan says: {claim.corrects}.", style="magenta not bold")
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -251,6 +246,24 @@ def _line(group: Sequence[Row]) -> RenderableType:
     table.add_column()
     table.add_row(Text(claim.id), line)
     return table
+
+
+def _reasons(group: Sequence[Row]) -> list[str]:
+    """Why a claim is refuted and on which subjects; what nobody knew first, and never left out."""
+    by_reason: dict[str, list[Row]] = {}
+    for row in sorted(group, key=_is_known):
+        by_reason.setdefault(row.reason or "no reason was given", []).append(row)
+    if len(by_reason) == 1:
+        return [visible(reason) for reason in by_reason]
+    told = []
+    for at, (reason, rows) in enumerate(by_reason.items()):
+        if not _is_known(rows[0]):
+            told.append(f"{_named(rows, most=len(rows))}: {visible(reason)}")
+        elif at < FEW:
+            told.append(f"{_named(rows)}: {visible(reason)}")
+    if left := len(by_reason) - len(told):
+        told.append(f"… and {left} other known faults")
+    return told
 
 
 def ledger(claims: Iterable[Claim]) -> RenderableType:
