@@ -201,9 +201,9 @@ def test_the_fit_table_answers_for_the_machine_that_the_reader_types(tmp_path, e
             panel.get_by_label("bandwidth").fill(str(bandwidth))
             for at, model in enumerate(fit["models"]):
                 cells = panel.locator("tbody tr").nth(at).locator("td").all_inner_texts()
-                shown.append([memory, bandwidth, model["name"], *(c.strip() for c in cells[1:])])
-                expected.append([memory, bandwidth, model["name"],
-                                 *answer(model, fit["usable_share"], memory, bandwidth)])  # fmt: skip
+                given = [memory, bandwidth, model["name"]]
+                shown.append([*given, *(cell.strip() for cell in cells[1:])])
+                expected.append([*given, *answer(model, fit["usable_share"], memory, bandwidth)])
     exhibit.table(shown, ["memory (GB)", "bandwidth (GB/s)", "model", "fits", "tokens a second"],
                   title="answers")  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The ledger as the report shows it: one entry a claim, one result a subject."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 from tools.report.text import shown
 from tools.results import VERDICTS
 
+_FIGURES = re.compile(r"\d{2,}")
 FEW = 6
 """Up to so many subjects with one verdict are told one by one; more are told together."""
 _WORST = ("refuted", "inconclusive", "verified", "not run")
@@ -74,8 +76,12 @@ class Entry:
 
     @property
     def headline(self) -> Result:
-        """The result that decides the verdict."""
-        return next(result for result in self.results if result.verdict == self.verdict)
+        """Of the results that decide the verdict, the one that the claim's own words are about."""
+        return self.tallies[0][1][0]
+
+    def on(self, subject: str | None) -> Result:
+        """Its result on this subject; the headline where it has none."""
+        return next((r for r in self.results if r.subject == subject), self.headline)
 
     @property
     def known(self) -> bool:
@@ -95,8 +101,10 @@ class Entry:
 
     @property
     def tallies(self) -> list[tuple[str, list[Result]]]:
-        """Results grouped by verdict, worst first."""
-        groups = [(v, [r for r in self.results if r.verdict == v]) for v in _WORST]
+        """Results grouped by verdict, worst first; in each, first what the claim's
+        words are about."""
+        told = sorted(self.results, key=lambda result: _named_by(self.says, result), reverse=True)
+        groups = [(v, [r for r in told if r.verdict == v]) for v in _WORST]
         return [(verdict, results) for verdict, results in groups if results]
 
     @property
@@ -109,6 +117,23 @@ class Entry:
         """The tallies without what was not run, unless nothing was."""
         ran = [tally for tally in self.tallies if tally[0] != "not run"]
         return ran or self.tallies
+
+
+def _named_by(says: str, result: Result) -> tuple[int, int]:
+    """How well a claim's words fit a result: the figures they share, then the model they name.
+
+    "151,643 merged tokens in Qwen3" is about the result of qwen3 that measured 151643, though the
+    claim was checked on other models as well.
+    """
+    numbers = set(_FIGURES.findall(says.replace(",", "")))
+    measured = set(_FIGURES.findall((result.measured or "").replace(",", "")))
+    words, name = _letters(says), _letters(result.subject)
+    known = next((n for n in range(len(name), 3, -1) if name[:n] in words), 0)
+    return len(numbers & measured), known
+
+
+def _letters(text: str) -> str:
+    return "".join(char for char in text.lower() if char.isalnum())
 
 
 def _rows(verdict: str, results: list[Result]) -> list[Finding]:
@@ -166,12 +191,12 @@ def _maybe(text: str | None) -> str | None:
 
 
 def counts(ledger: Iterable[Entry]) -> dict[str, int]:
-    """Claims by verdict; those that correct the plan, and known faults, are counted once more."""
+    """Claims by verdict; corrections that hold, and known faults, are counted once more."""
     ledger = list(ledger)
     tally = Counter(entry.verdict for entry in ledger)
     counted = {verdict: tally[verdict] for verdict in VERDICTS}
     return counted | {
-        "corrections": sum(bool(entry.corrects) for entry in ledger),
+        "corrections": sum(bool(e.corrects) and e.verdict == "verified" for e in ledger),
         "known": sum(entry.known for entry in ledger),
     }
 

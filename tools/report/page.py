@@ -85,7 +85,10 @@ def _render(
         models=ledgers.models(entries),
         main_subject=main_subject(items),
         experiments=sorted({entry.experiment for entry in entries}),
-        corrections=[entry for entry in entries if entry.corrects],
+        corrections=sorted(
+            (entry for entry in entries if entry.corrects),
+            key=lambda entry: entry.verdict != "verified",
+        ),
         parts=parts,
         matrix=matrix_of(next(part for part in parts if part.id == "laws").entries),
         left_out=found - len(kept),
@@ -140,6 +143,7 @@ def environment() -> Environment:
         words=words,
         json=_indented,
         anchor=ledgers.anchor,
+        entry_of=lambda claim, entries: next(e for e in entries if e.id == claim),
     )
     return env
 
@@ -188,9 +192,9 @@ def _indented(value: Any) -> str:
 def _derive_heads(part: Section) -> None:
     scored = set(part.panel("heads"))
     for subject, maps in part.panel("attention").items():
-        if subject in scored:
-            continue
         exhibit = heads_of(maps[0].exhibit)
+        if exhibit and subject in scored:  # what was recorded goes before what is worked out
+            exhibit["scores"] = {"entropy": exhibit["scores"]["entropy"]}
         if exhibit:
             key = f"heads-{maps[0].key}"
             part.panels.setdefault("heads", []).append(Shown(exhibit, subject, maps[0].claims, key))

@@ -89,7 +89,7 @@ function histogram(it) {
   return {
     data: names.map((name, at) => ({
       type: "scatter", mode: "lines", name: label(name), x, y: it.series[name].flatMap((n) => [n, n]),
-      fill: "tozeroy", line: { width: 1.5, color: palette()[at % 6], dash: DASHES[at % DASHES.length] }, hoverinfo: "name+x+y",
+      fill: names.length > 1 ? "none" : "tozeroy", line: { width: 1.5, color: palette()[at % 6], dash: DASHES[at % DASHES.length] }, hoverinfo: "name+x+y",
     })),
     layout: {
       height: 300, showlegend: names.length > 1, margin: { l: 8, r: 16, t: names.length > 1 ? 34 : 12, b: 8 },

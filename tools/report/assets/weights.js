@@ -30,7 +30,7 @@ function treemapFigure(it, measure) {
   const list = [...nodes.values()];
   return {
     data: [{
-      type: "treemap", branchvalues: "total", ids: ids.map((id) => `/${id}`), maxdepth: 5,
+      type: "treemap", branchvalues: "total", ids: ids.map((id) => `/${id}`), maxdepth: 4,
       labels: list.map((node) => label(node.name)), parents: list.map((node) => (node.parent === null ? "" : `/${node.parent}`)),
       values: list.map((node) => node.value), text: list.map((node) => read(node.value)), textinfo: "label+text", hoverinfo: "text",
       hovertext: list.map((node, at) => `${label(ids[at] || it.title)}<br>${read(node.value)} ${measure === "bytes" ? "" : "parameters"}` + (node.group
@@ -38,7 +38,7 @@ function treemapFigure(it, measure) {
       marker: { colors: ids.map((id) => { const part = partOf(id); return part ? palette()[part[1]] : colour("line"); }), line: { color: colour("paper"), width: 1 } },
       tiling: { pad: 2 }, pathbar: { visible: true }, root: { color: "rgba(0,0,0,0)" },
     }],
-    layout: { height: 460, margin: { l: 0, r: 0, t: 24, b: 0 } },
+    layout: { height: 460, uniformtext: { minsize: 9, mode: "hide" }, margin: { l: 0, r: 0, t: 24, b: 0 } },
   };
 }
 
