@@ -107,7 +107,8 @@ TEXTS = (
         "attention",
         "Attention",
         "Each row is a token that looks back; the stronger a cell, the more it takes from the "
-        "token of that column. No map is shown that did not reproduce what its layer really put out.",
+        "token of that column. No map is shown that did not reproduce what its layer really "
+        "put out.",
     ),
     (
         "predictions",
