@@ -219,3 +219,39 @@ def answer(model, share, memory, bandwidth):
     if need > memory * 2**30 * share:
         return "✗ too large", "–"
     return "✓ fits", f"≤ {bandwidth * 1e9 / (model['read_bytes'] + model['kv_bytes'][0]):.3g}"
+
+
+def listen_to_nobody(monkeypatch):
+    miswrite(monkeypatch, "subjects.js", 'top.addEventListener("change", pickAll);', "")
+
+
+SHOWN_MODELS = """
+[...document.querySelectorAll('.panel[data-choices]')].map((panel) => [...new Set(
+  [...panel.querySelectorAll('[data-subject]')].filter((it) => !it.hidden)
+    .map((it) => it.dataset.subject))].join())
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.claim(id="0.46", falsifier=listen_to_nobody)
+def test_the_model_that_was_picked_is_shown(tmp_path, exhibit):
+    """The models in sight, a list with one entry a panel: at first, and after each choice."""
+    with visit(written(tmp_path)) as visited:
+        reader = visited.page
+        shown = {"at first": reader.evaluate(SHOWN_MODELS)}
+        reader.locator("#subject").select_option("model-b")
+        shown["at the top"] = reader.evaluate(SHOWN_MODELS)
+        reader.locator(".panel .picker.here select").first.select_option("0")
+        shown["in the first panel"] = reader.evaluate(SHOWN_MODELS)
+    panels = len(shown["at first"])
+    exhibit.table([[k, ", ".join(v)] for k, v in shown.items()], ["picked", "shown"], "models")
+
+    expected = {
+        "at first": ["model-a"] * panels,
+        "at the top": ["model-b"] * panels,
+        "in the first panel": ["model-a"] + ["model-b"] * (panels - 1),
+    }
+    says = exhibit.measured("models in sight", shown, should_be=expected)
+
+    assert panels >= 5, f"panels with a choice = {panels}, but should be more"
+    assert shown == expected, says
