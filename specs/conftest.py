@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from conftest import BLAS
+from fixtures import seeds
 from fixtures.inspected import GIVEN
 from fixtures.roles import ROLES
 from tools import claims, results, show
@@ -177,10 +178,12 @@ class Reporter:
             return
         if self.problems:
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        if not self.config.option.report:
+            return
         command = shlex.join(["pytest", *self.config.invocation_params.args])
         interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        environment = results.environment(command, BLAS, partial=interrupted, created=created)
+        environment = results.environment(command, BLAS, interrupted, created, seeds.seeds())
         for path in self.config.option.report:
             try:
                 results.write(self.results.document(environment), path)

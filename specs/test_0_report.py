@@ -12,7 +12,7 @@ import pytest
 from mlx_lm import sample_utils
 
 from fixtures.browser import visit
-from fixtures.report_sample import HEADS, HOSTILE, LAYERS, TOKENS, sample
+from fixtures.report_sample import HEADS, HOSTILE, LAYERS, TOKENS, many_models, sample
 from tools.report import page, write_report
 
 pytestmark = pytest.mark.browser
@@ -279,7 +279,7 @@ def test_no_serious_barrier_stands_before_a_reader(tmp_path, exhibit):
     """axe-core's rules, everything unfolded: in the light, and on a phone in the dark."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright",
                               reason="no axe-core: install the extra `browser`").Axe()  # fmt: skip
-    path = written(tmp_path)
+    path = written(tmp_path, many_models(models=4, laws=3))
     barriers = []
     for name, reader in {"light": {}, "dark, phone": {**PHONE, "color_scheme": "dark"}}.items():
         with visit(path, bypass_csp=True, **reader) as visited:  # axe-core is a script of its own

@@ -53,6 +53,7 @@ def test_a_step_with_a_cache_does_not_grow_with_the_prefix_and_without_one_it_do
         x_axis="tokens before it", y_axis="milliseconds",
     )  # fmt: skip
     noise = noise_of(samples)
+    exhibit.noise("the time of one step, worst over best of its rounds", noise)
     flat, grows = cached[1] / cached[0], uncached[1] / uncached[0]
 
     says = exhibit.measured(
@@ -138,6 +139,7 @@ def test_a_step_grows_with_all_that_it_must_read_of_the_cache(trained, exhibit):
     ]
     margins = [g.median - 1 - bound for g, bound in zip(growth, least, strict=True)]
     noise = [2 * g.error * g.median for g in growth]
+    exhibit.noise("growth of a decode step over thousands of tokens", max(noise))
 
     says = exhibit.measured(
         f"growth of a step over {spelled(CONTEXTS)} tokens",

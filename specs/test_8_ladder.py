@@ -225,7 +225,7 @@ def climb_a_flat_ladder(monkeypatch, embedded):
 def test_each_bit_taken_away_multiplies_the_divergence_by_about_four(embedded, exhibit):
     """Halving the number of steps doubles the error, and KL grows with its square. The whole
     ladder, on all passages; bits per byte need not rise with every bit, for they also hold luck."""
-    rungs, model = climb_all(embedded), unpacked(embedded)
+    rungs, model = climb_all(embedded), embedded.unpacked
     speeds = {s.name: speeds_of(model, s) for s in LADDER if s.mode != "float"}
     show_ladder(exhibit, rungs, "the whole ladder, on all passages", speeds)
     exhibit.bars(

@@ -52,6 +52,10 @@ class Exhibits:
         self._record("inconclusive", reason)
         self._skip(f"inconclusive: {reason}")
 
+    def noise(self, of: str, value: float) -> None:
+        """A noise floor: how far repeats of one thing lie apart here, as a share of it."""
+        self._record("noise", {"of": of, "value": plain(value)})
+
     def fault(self, spec: Callable[..., object], red: bool) -> None:
         """A fault was planted under `spec`, which did (`red`) or did not notice."""
         self._record("fault", {"spec": spec.__name__, "red": red})

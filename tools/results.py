@@ -14,6 +14,8 @@ from typing import Any
 from tools.claims import Claim
 
 SCHEMA = 1
+DEPTH = 30
+"""Layers for which the report tells the tolerances that grow with depth: SmolLM2-135M's."""
 VERDICTS = ("verified", "refuted", "inconclusive", "not run")
 PACKAGES = ("mlx", "mlx-lm", "transformers", "tokenizers", "huggingface_hub", "numpy", "pytest")
 
@@ -65,6 +67,8 @@ class Results:
         self._places: dict[tuple[str, str], int] = {}
         self.faults: list[dict[str, Any]] = []
         """What became of each planted fault: {"claim", "red"}."""
+        self.noise: list[dict[str, Any]] = []
+        """Noise floors as rows of a table: {"name", "value", "why"}."""
 
     def expect(self, claim_id: str, subject: str, reason: str | None = None) -> None:
         """A spec was collected; `reason` says why it will not run, if so."""
@@ -91,6 +95,9 @@ class Results:
         row.reason = reason or row.reason
         row.exhibits += recorded.get("exhibit", [])
         self.faults += recorded.get("fault", [])
+        for floor in recorded.get("noise", []):
+            why = f"measured by claim {row.claim.id} on {row.subject}"
+            self.noise.append({"name": floor["of"], "value": floor["value"], "why": why})
 
     def _row(self, claim_id: str, subject: str) -> Row | None:
         if claim_id not in self._ledger:
@@ -123,14 +130,18 @@ class Results:
         """The whole of results.json."""
         return {
             "schema": SCHEMA,
-            "environment": {**environment, "kill_rate": self.kill_rate},
+            "environment": {**environment, "kill_rate": self.kill_rate, "noise": self.noise},
             "claims": [row.as_dict() for row in self.rows],
         }
 
 
-def environment(command: str, blas: str, partial: bool, created: str) -> dict[str, Any]:
+def environment(
+    command: str, blas: str, partial: bool, created: str, seeds: Mapping[str, str]
+) -> dict[str, Any]:
     """Everything that a figure may depend on."""
     import mlx.core as mx  # here, because the BLAS must be chosen before MLX is imported
+
+    from tools import tolerances
 
     return {
         "created": created,
@@ -142,6 +153,8 @@ def environment(command: str, blas: str, partial: bool, created: str) -> dict[st
         "blas": blas,
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
+        "seeds": dict(seeds),
+        "tolerances": tolerances.bounds(layers=DEPTH),
     }
 
 

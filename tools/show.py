@@ -25,6 +25,8 @@ PIECE_STYLES = ("black on bright_cyan", "black on bright_yellow", "black on brig
                 "black on bright_magenta")  # fmt: skip
 SHADES = " ░▒▓█"
 BLOCKS = "▁▂▃▄▅▆▇█"
+FEW = 8
+"""So many subjects of a claim are named, and so many reasons told; the report has them all."""
 
 
 def visible(text: str) -> str:
@@ -190,12 +192,14 @@ def summary(rows: Sequence[Row], kill_rate: Mapping[str, int] | None) -> Rendera
         if row.verdict == "not run":
             left_out.setdefault(row.reason or "not reached", []).append(row)
     for reason, group in left_out.items():
-        subjects = ", ".join(dict.fromkeys(visible(row.subject) for row in group))
-        text = f"not run  {len(group)} on {subjects}: {visible(reason)}"
+        text = f"not run  {len(group)} on {_named(group)}: {visible(reason)}"
         lines.append(Padding(Text(text, style="dim"), (0, 0, 0, 7)))
     counts = Counter(row.verdict for row in rows)
     corrected = {row.claim.id for row in rows if row.claim.corrects and row.verdict == "verified"}
-    closing = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    named = {verdict: f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict]}
+    if known := sum(_is_known(row) for row in rows):
+        named["refuted"] += f" ({'all' if known == counts['refuted'] else known} by known faults)"
+    closing = ", ".join(named.values())
     lines.append(Text(f"{closing}; statements of the plan corrected: {len(corrected)}."))
     if kill_rate is not None:
         share = f"{kill_rate['red']} of {kill_rate['planted']}"
@@ -211,18 +215,30 @@ def _groups(rows: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
+def _is_known(row: Row) -> bool:
+    return row.verdict == "refuted" and (row.reason or "").startswith("known: ")
+
+
+def _named(group: Sequence[Row], most: int | None = None) -> str:
+    """The subjects of these rows, or how many they are where a list would not be read."""
+    names = list(dict.fromkeys(visible(row.subject) for row in group))
+    return ", ".join(names) if len(names) <= (most or FEW) else f"{len(names)} subjects"
+
+
 def _line(group: Sequence[Row]) -> RenderableType:
     claim, verdict = group[0].claim, group[0].verdict
     line = Text(verdict, style=STYLES[verdict])
     line.append(f"  {claim.says}.", style="default not bold")
-    line.append(f" [{', '.join(visible(row.subject) for row in group)}]", style="dim not bold")
+    unknown = [row for row in group if verdict == "refuted" and not _is_known(row)]
+    line.append(f" [{_named(group, most=len(unknown))}]", style="dim not bold")
     evidence = [row.reason if verdict == "inconclusive" else row.measured for row in group]
     known = list(dict.fromkeys(visible(text) for text in evidence if text))
     if known:
         more = f" (and {len(known) - 1} more)" if len(known) > 1 else ""
         line.append(f"\n{known[0]}{more}", style="cyan not bold")
-    for reason in dict.fromkeys(row.reason for row in group if verdict == "refuted" and row.reason):
-        line.append(f"\n{visible(reason)}", style="yellow not bold")
+    if verdict == "refuted":
+        for reason in _reasons(group):
+            line.append(f"\n{reason}", style="yellow not bold")
     if claim.corrects:
         line.append(f"\nthe plan says: {claim.corrects}.", style="magenta not bold")
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -230,6 +246,24 @@ def _line(group: Sequence[Row]) -> RenderableType:
     table.add_column()
     table.add_row(Text(claim.id), line)
     return table
+
+
+def _reasons(group: Sequence[Row]) -> list[str]:
+    """Why a claim is refuted and on which subjects; what nobody knew first, and never left out."""
+    by_reason: dict[str, list[Row]] = {}
+    for row in sorted(group, key=_is_known):
+        by_reason.setdefault(row.reason or "no reason was given", []).append(row)
+    if len(by_reason) == 1:
+        return [visible(reason) for reason in by_reason]
+    told = []
+    for at, (reason, rows) in enumerate(by_reason.items()):
+        if not _is_known(rows[0]):
+            told.append(f"{_named(rows, most=len(rows))}: {visible(reason)}")
+        elif at < FEW:
+            told.append(f"{_named(rows)}: {visible(reason)}")
+    if left := len(by_reason) - len(told):
+        told.append(f"… and {left} other known faults")
+    return told
 
 
 def ledger(claims: Iterable[Claim]) -> RenderableType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -30,6 +31,35 @@ def reordered(dtype: mx.Dtype, layers: int) -> float:
     """Bound on `distance` when a whole model adds the same numbers in another order: with a cache
     and without, alone and in a batch. Each layer adds an independent error of some units."""
     return 16 * mx.finfo(dtype).eps * math.sqrt(layers)
+
+
+def bounds(layers: int) -> list[dict[str, Any]]:
+    """The bounds above for a model of so many layers, as rows of a table: name, value, why."""
+    formats = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+    return [
+        *(
+            {
+                "name": f"attention rebuilt from queries, keys and values, {name}",
+                "value": reconstruction(dtype),
+                "why": "above all that healthy architectures show" if dtype == mx.float32
+                else f"16 units of rounding of {name}",
+            }
+            for name, dtype in formats.items()
+        ),
+        *(
+            {
+                "name": f"the same sums in another order, {layers} layers, {name}",
+                "value": reordered(dtype, layers),
+                "why": "16 units of rounding, times the root of the depth",
+            }
+            for name, dtype in formats.items()
+        ),
+        {
+            "name": "a computation repeated",
+            "value": "twice its noise",
+            "why": "as measured on this device, below",
+        },
+    ]  # fmt: skip
 
 
 def repeated(noise: float) -> float:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from tools.compare import Change, Comparison
+from tools.compare import Change, Comparison, Row
 from tools.report.page import STYLES, asset, environment, policy, visible
 from tools.report.text import shown
 from tools.results import write_atomically
@@ -24,7 +25,7 @@ _LISTED = 40
 
 def as_text(comparison: Comparison, names: Sequence[str]) -> RenderableType:
     """What changed, for a terminal; what is the same is only counted."""
-    lines: list[Text] = [Text(f"A  {names[0]}\nB  {names[1]}")]
+    lines: list[RenderableType] = [Text(f"A  {names[0]}\nB  {names[1]}")]
     for name, a, b in comparison.environments:
         lines.append(Text(f"   {shown(name)}: {shown(a)} → {shown(b)}", style="dim"))
     for what, title in TITLES.items():
@@ -38,18 +39,27 @@ def as_text(comparison: Comparison, names: Sequence[str]) -> RenderableType:
     return Group(*lines)
 
 
-def _line(change: Change) -> Text:
-    line = Text(f"{shown(change.id):>6}  {shown(change.says)} ")
-    line.append(f"[{shown(change.subject)}]", style="dim")
-    line.append("\n        ")
+def _line(change: Change) -> RenderableType:
+    line = Text(f"{shown(change.says)} ").append(f"[{shown(change.subject)}]", style="dim")
+    line.append("\n")
     for at, row in enumerate(row for row in change.both if row is not None):
         line.append(" → " if at else "")
         if change.what != "value":
             line.append(row["verdict"], style=_STYLES[row["verdict"]]).append(" ")
-        line.append(shown(row.get("measured") or row.get("reason") or "", 160), style="cyan")
+        line.append(shown(_seen(row), 160), style="cyan")
     if change.ratio is not None and change.what == "value":
         line.append(f"  (× {change.ratio:.3g})", style="dim")
-    return line
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(width=6, justify="right")
+    table.add_column()
+    table.add_row(Text(shown(change.id)), line)
+    return table
+
+
+def _seen(row: Row) -> str:
+    """What was measured; where nothing was verified, first the reason."""
+    measured, reason = row.get("measured") or "", row.get("reason") or ""
+    return measured or reason if row["verdict"] == "verified" else reason or measured
 
 
 def write_comparison(comparison: Comparison, names: Sequence[str], path: Path) -> None:
@@ -74,9 +84,7 @@ def _rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
             "subject": change.subject,
             "ratio": change.ratio,
             "sides": [
-                row
-                and {"verdict": row["verdict"], "seen": row.get("measured") or row.get("reason")}
-                for row in change.both
+                row and {"verdict": row["verdict"], "seen": _seen(row)} for row in change.both
             ],
         }
         for change in changes

@@ -1,5 +1,6 @@
 """The ledger as the report shows it: one entry a claim, one result a subject."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,9 @@ from typing import Any
 from tools.report.text import shown
 from tools.results import VERDICTS
 
+_FIGURES = re.compile(r"\d{2,}")
+FEW = 6
+"""Up to so many subjects with one verdict are told one by one; more are told together."""
 _WORST = ("refuted", "inconclusive", "verified", "not run")
 
 
@@ -20,6 +24,24 @@ class Result:
     measured: str | None
     expected: str | None
     reason: str | None
+
+    @property
+    def known(self) -> bool:
+        """Whether it is refuted by a documented fault of someone else's."""
+        return self.verdict == "refuted" and (self.reason or "").startswith("known")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One verdict and the words that go with it, on one subject or on many."""
+
+    subjects: list[str]
+    verdict: str
+    measured: str | None
+    expected: str | None
+    reason: str | None
+    others: int = 0
+    """How many other values were measured on these subjects; the first is shown."""
 
 
 @dataclass
@@ -54,26 +76,83 @@ class Entry:
 
     @property
     def headline(self) -> Result:
-        """The result that decides the verdict."""
-        return next(result for result in self.results if result.verdict == self.verdict)
+        """Of the results that decide the verdict, the one that the claim's own words are about."""
+        return self.tallies[0][1][0]
+
+    def on(self, subject: str | None) -> Result:
+        """Its result on this subject; the headline where it has none."""
+        return next((r for r in self.results if r.subject == subject), self.headline)
 
     @property
     def known(self) -> bool:
         """Whether it is refuted only where that is a documented fault of someone else's."""
         refuted = [result for result in self.results if result.verdict == "refuted"]
-        return bool(refuted) and all((r.reason or "").startswith("known") for r in refuted)
+        return bool(refuted) and all(result.known for result in refuted)
+
+    @property
+    def refuted_on(self) -> int:
+        """On how many subjects it is refuted."""
+        return sum(result.verdict == "refuted" for result in self.results)
+
+    @property
+    def ran_on(self) -> int:
+        """On how many subjects it ran."""
+        return sum(result.verdict != "not run" for result in self.results)
 
     @property
     def tallies(self) -> list[tuple[str, list[Result]]]:
-        """Results grouped by verdict, worst first."""
-        groups = [(v, [r for r in self.results if r.verdict == v]) for v in _WORST]
+        """Results grouped by verdict, worst first; in each, first what the claim's
+        words are about."""
+        told = sorted(self.results, key=lambda result: _named_by(self.says, result), reverse=True)
+        groups = [(v, [r for r in told if r.verdict == v]) for v in _WORST]
         return [(verdict, results) for verdict, results in groups if results]
+
+    @property
+    def rows(self) -> list[Finding]:
+        """All results, worst first: a row each where they are few, else a row for those alike."""
+        return [row for verdict, group in self.tallies for row in _rows(verdict, group)]
 
     @property
     def findings(self) -> list[tuple[str, list[Result]]]:
         """The tallies without what was not run, unless nothing was."""
         ran = [tally for tally in self.tallies if tally[0] != "not run"]
         return ran or self.tallies
+
+
+def _named_by(says: str, result: Result) -> tuple[int, int]:
+    """How well a claim's words fit a result: the figures they share, then the model they name.
+
+    "151,643 merged tokens in Qwen3" is about the result of qwen3 that measured 151643, though the
+    claim was checked on other models as well.
+    """
+    numbers = set(_FIGURES.findall(says.replace(",", "")))
+    measured = set(_FIGURES.findall((result.measured or "").replace(",", "")))
+    words, name = _letters(says), _letters(result.subject)
+    known = next((n for n in range(len(name), 3, -1) if name[:n] in words), 0)
+    return len(numbers & measured), known
+
+
+def _letters(text: str) -> str:
+    return "".join(char for char in text.lower() if char.isalnum())
+
+
+def _rows(verdict: str, results: list[Result]) -> list[Finding]:
+    if len(results) <= FEW:
+        return [Finding([r.subject], verdict, r.measured, r.expected, r.reason) for r in results]
+    alike: dict[str | None, list[Result]] = {}
+    for result in results:
+        alike.setdefault(result.reason, []).append(result)
+    return [
+        Finding(
+            [result.subject for result in group],
+            verdict,
+            group[0].measured,
+            group[0].expected,
+            reason,
+            others=len({result.measured for result in group}) - 1,
+        )
+        for reason, group in alike.items()
+    ]
 
 
 def anchor(claim_id: str) -> str:
@@ -112,12 +191,12 @@ def _maybe(text: str | None) -> str | None:
 
 
 def counts(ledger: Iterable[Entry]) -> dict[str, int]:
-    """Claims by verdict; those that correct the plan, and known faults, are counted once more."""
+    """Claims by verdict; corrections that hold, and known faults, are counted once more."""
     ledger = list(ledger)
     tally = Counter(entry.verdict for entry in ledger)
     counted = {verdict: tally[verdict] for verdict in VERDICTS}
     return counted | {
-        "corrections": sum(bool(entry.corrects) for entry in ledger),
+        "corrections": sum(bool(e.corrects) and e.verdict == "verified" for e in ledger),
         "known": sum(entry.known for entry in ledger),
     }
 

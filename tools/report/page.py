@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tools.report import ledger as ledgers
 from tools.report.load import check_results
+from tools.report.matrix import matrix_of
 from tools.report.payload import FILE_LIMIT, compact, packed
 from tools.report.pieces import cuts
 from tools.report.scores import heads_of
@@ -22,6 +23,7 @@ from tools.report.sections import (
     gather,
     main_subject,
     script_data,
+    telling,
 )
 from tools.report.text import shown, words
 from tools.results import write_atomically
@@ -30,9 +32,9 @@ ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
     "dom", "data", "theme", "labels", "figures", "figures_models", "draw", "numbers", "sampling",
     "predictions", "attention", "heads", "generation", "weights", "fit", "subjects", "ledger",
-    "start",
+    "matrix", "start",
 )  # fmt: skip
-STYLES = ("page", "ledger", "sections", "print")
+STYLES = ("page", "ledger", "sections", "matrix", "print")
 GLYPHS = {"verified": "✓", "refuted": "✗", "inconclusive": "~", "not run": "–"}
 
 
@@ -52,10 +54,11 @@ def render_report(results: Mapping[str, Any], limit: int = FILE_LIMIT) -> str:
     """
     check_results(results)
     entries = ledgers.entries(results["claims"])
-    items = gather(results["claims"])
+    found = gather(results["claims"])
+    items = telling(found, entries)
     budget = float(limit)
     while True:
-        html = _render(results["environment"], entries, items, budget)
+        html = _render(results["environment"], entries, items, len(found), budget)
         excess = len(html.encode("utf-8")) - limit
         if excess <= 0 or budget == 0:
             return html
@@ -63,7 +66,11 @@ def render_report(results: Mapping[str, Any], limit: int = FILE_LIMIT) -> str:
 
 
 def _render(
-    about: Mapping[str, Any], entries: list[ledgers.Entry], items: list[Shown], budget: float
+    about: Mapping[str, Any],
+    entries: list[ledgers.Entry],
+    items: list[Shown],
+    found: int,
+    budget: float,
 ) -> str:
     kept = affordable(items, budget)
     parts = arrange(kept, entries)
@@ -78,9 +85,13 @@ def _render(
         models=ledgers.models(entries),
         main_subject=main_subject(items),
         experiments=sorted({entry.experiment for entry in entries}),
-        corrections=[entry for entry in entries if entry.corrects],
+        corrections=sorted(
+            (entry for entry in entries if entry.corrects),
+            key=lambda entry: entry.verdict != "verified",
+        ),
         parts=parts,
-        left_out=len(items) - len(kept),
+        matrix=matrix_of(next(part for part in parts if part.id == "laws").entries),
+        left_out=found - len(kept),
         about=visible(about),
         style="\n".join(asset(f"{name}.css") for name in STYLES),
         script=script,
@@ -132,6 +143,7 @@ def environment() -> Environment:
         words=words,
         json=_indented,
         anchor=ledgers.anchor,
+        entry_of=lambda claim, entries: next(e for e in entries if e.id == claim),
     )
     return env
 
@@ -180,9 +192,9 @@ def _indented(value: Any) -> str:
 def _derive_heads(part: Section) -> None:
     scored = set(part.panel("heads"))
     for subject, maps in part.panel("attention").items():
-        if subject in scored:
-            continue
         exhibit = heads_of(maps[0].exhibit)
+        if exhibit and subject in scored:  # what was recorded goes before what is worked out
+            exhibit["scores"] = {"entropy": exhibit["scores"]["entropy"]}
         if exhibit:
             key = f"heads-{maps[0].key}"
             part.panels.setdefault("heads", []).append(Shown(exhibit, subject, maps[0].claims, key))

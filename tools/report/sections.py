@@ -20,6 +20,9 @@ DRAWN_BY_SCRIPT = {
 PICTURES = {"curve": 0, "heatmap": 1, "histogram": 2, "bars": 3}
 """Kinds that are pictures though no panel; of those beside claims, the first are unfolded."""
 
+MOST_SUBJECTS = 8
+"""Of how many subjects the evidence for one claim is on the page; the results hold all."""
+
 
 @dataclass
 class Shown:
@@ -103,8 +106,9 @@ TEXTS = (
     (
         "attention",
         "Attention",
-        "Each row is a token that looks back; the darker a cell, the more it takes from the token "
-        "of that column. No map is shown that did not reproduce what its layer really put out.",
+        "Each row is a token that looks back; the stronger a cell, the more it takes from the "
+        "token of that column. No map is shown that did not reproduce what its layer really "
+        "put out.",
     ),
     (
         "predictions",
@@ -166,6 +170,25 @@ def gather(claims: Iterable[Mapping[str, Any]]) -> list[Shown]:
         item.key = f"x{number}" if by_script else ""
         item.price = cost(item.exhibit, by_script)
     return list(found.values())
+
+
+def telling(items: Sequence[Shown], ledger: Iterable[Entry]) -> list[Shown]:
+    """`items` without the evidence for a claim on ever more subjects: a few of them stay, first
+    those on which it is refuted."""
+    recorded: dict[str, set[str]] = {}
+    for item in items:
+        for claim in item.claims:
+            recorded.setdefault(claim, set()).add(item.subject)
+    kept: dict[str, set[str]] = {}
+    for entry in ledger:
+        worst_first = [result.subject for _, results in entry.tallies for result in results]
+        shown_of = [s for s in worst_first if s in recorded.get(entry.id, ())]
+        kept[entry.id] = set(shown_of[:MOST_SUBJECTS])
+    return [
+        item
+        for item in items
+        if item.kind in HOME or any(item.subject in kept[claim] for claim in item.claims)
+    ]
 
 
 def main_subject(items: Iterable[Shown]) -> str | None:

@@ -24,6 +24,8 @@ def shown(text: str, limit: int | None = None, lines: bool = False) -> str:
     `lines`, line feeds and tabs stay. What exceeds `limit` characters is cut, and the length said.
     """
     head = text if limit is None else text[:limit]
+    if len(head) == len(text) and text.isascii() and text.isprintable():
+        return text  # most text, and nothing in it to replace
     out: list[str] = []
     marks = 0
     for at, char in enumerate(head):

@@ -51,7 +51,7 @@ function bars(it) {
     data: [{ type: "bar", orientation: "h", x: it.values, y: it.labels.map((_, at) => at),
       text: it.values.map((value) => label(read(value))), textposition: "auto", hoverinfo: "text",
       hovertext: it.labels.map((name, at) => `${label(name)}: ${label(read(it.values[at]))}`),
-      marker: { color: palette()[0] }, constraintext: "none", cliponaxis: false }],
+      marker: { color: palette()[0] }, insidetextfont: { color: colour("on-dark-tile") }, constraintext: "none", cliponaxis: false }],
     layout: {
       height: 70 + 26 * it.labels.length, shapes, annotations, bargap: 0.25,
       margin: { l: 8, r: 60, t: annotations.length ? 26 : 8, b: 8 },
@@ -89,7 +89,7 @@ function histogram(it) {
   return {
     data: names.map((name, at) => ({
       type: "scatter", mode: "lines", name: label(name), x, y: it.series[name].flatMap((n) => [n, n]),
-      fill: "tozeroy", line: { width: 1.5, color: palette()[at % 6], dash: DASHES[at % DASHES.length] }, hoverinfo: "name+x+y",
+      fill: names.length > 1 ? "none" : "tozeroy", line: { width: 1.5, color: palette()[at % 6], dash: DASHES[at % DASHES.length] }, hoverinfo: "name+x+y",
     })),
     layout: {
       height: 300, showlegend: names.length > 1, margin: { l: 8, r: 16, t: names.length > 1 ? 34 : 12, b: 8 },

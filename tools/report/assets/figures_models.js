@@ -3,7 +3,7 @@ function memory(it) {
   const names = it.rows.map((row) => row.name);
   const bar = (field, name, at) => ({
     type: "bar", orientation: "h", name, x: it.rows.map((row) => row[field]), y: names.map((_, i) => i),
-    marker: { color: palette()[at] }, constraintext: "none",
+    marker: { color: palette()[at] }, insidetextfont: { color: colour(at === 0 ? "on-dark-tile" : "on-tile") }, constraintext: "none",
     text: it.rows.map((row) => quantity(row[field])), textposition: "auto", hoverinfo: "text",
     hovertext: it.rows.map((row) => `${label(row.name)}, ${name}: ${quantity(row[field])}${row.how ? ` (${label(row.how)})` : ""}`),
     cliponaxis: false,

@@ -51,7 +51,7 @@ PANELS.fit = (element) => {
     if (!(given.memory > 0)) { says.textContent = "Give the memory in GB."; slot.replaceChildren(); return; }
     const at = Number(contexts.select.value);
     const fitting = it.models.filter((model) => fitVerdict(model, at, given).fits);
-    says.textContent = `${fitting.length} of ${it.models.length} fit in ${quantity(given.memory * given.share)}, the ${percent(given.share)} of the memory that may hold a model.`;
+    says.textContent = `${fitting.length} of ${it.models.length} fit in ${quantity(given.memory * given.share)} (${short(given.memory * given.share / GIB)} GiB), the ${percent(given.share)} of the memory that may hold a model.`;
     slot.replaceChildren(fitTable(it, at, given));
   }
   return redraw;

@@ -22,6 +22,8 @@ PANELS.generation = (element) => {
       button.addEventListener(event, () => stepReadout(readout, it.steps[at], at));
     }
   }
+  const unsure = it.steps.reduce((least, step, at) => (step.probability < it.steps[least].probability ? at : least), 0);
+  if (it.steps.length) stepReadout(readout, it.steps[unsure], unsure);
   const timing = element.querySelector("[data-timing]");
   return () => {
     if (!timing) return;

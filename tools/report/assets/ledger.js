@@ -4,14 +4,14 @@ function offerFilters() {
   const rows = all(".ledger > li").map((row) => ({
     row,
     text: row.textContent.toLowerCase(),
-    results: all("tr[data-verdict]", row).map(({ dataset }) => dataset),
+    results: all("tr[data-verdict]", row).map(({ dataset }) => ({ verdict: dataset.verdict, subjects: dataset.subjects.split("\n") })),
   }));
   const filter = () => {
     const { experiment, verdict, subject, words } = Object.fromEntries(new FormData(form));
     let count = 0;
     for (const { row, text, results } of rows) {
       const plain = verdict && verdict !== "corrections";
-      const matches = results.some((result) => (!subject || result.subject === subject) && (!plain || result.verdict === verdict));
+      const matches = results.some((result) => (!subject || result.subjects.includes(subject)) && (!plain || result.verdict === verdict));
       const visible = matches && (!experiment || row.dataset.experiment === experiment)
         && (verdict !== "corrections" || "corrects" in row.dataset)
         && text.includes(words.trim().toLowerCase());

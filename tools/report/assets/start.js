@@ -6,6 +6,7 @@ async function start() {
   const filters = offerFilters();
   addEventListener("hashchange", () => followLink(filters));
   followLink(filters);
+  all("[data-matrix]").forEach(offerMatrix);
   const bytes = document.getElementById("show-bytes");
   bytes?.addEventListener("change", () => bytes.closest(".panel").classList.toggle("with-bytes", bytes.checked));
   if (!("DecompressionStream" in window)) {

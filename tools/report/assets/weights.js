@@ -30,15 +30,16 @@ function treemapFigure(it, measure) {
   const list = [...nodes.values()];
   return {
     data: [{
-      type: "treemap", branchvalues: "total", ids: ids.map((id) => `/${id}`), maxdepth: 5,
+      type: "treemap", branchvalues: "total", ids: ids.map((id) => `/${id}`), maxdepth: 4,
       labels: list.map((node) => label(node.name)), parents: list.map((node) => (node.parent === null ? "" : `/${node.parent}`)),
       values: list.map((node) => node.value), text: list.map((node) => read(node.value)), textinfo: "label+text", hoverinfo: "text",
       hovertext: list.map((node, at) => `${label(ids[at] || it.title)}<br>${read(node.value)} ${measure === "bytes" ? "" : "parameters"}` + (node.group
         ? `<br>${label((node.group.logical_shape ?? []).join(" × "))}, stored as ${label((node.group.stored_shape ?? []).join(" × "))} ${label(node.group.dtype ?? "")}` : "")),
       marker: { colors: ids.map((id) => { const part = partOf(id); return part ? palette()[part[1]] : colour("line"); }), line: { color: colour("paper"), width: 1 } },
+      textfont: { color: ids.map((id) => { const part = partOf(id); return colour(!part ? "ink" : part[1] === 0 ? "on-dark-tile" : "on-tile"); }) },
       tiling: { pad: 2 }, pathbar: { visible: true }, root: { color: "rgba(0,0,0,0)" },
     }],
-    layout: { height: 460, margin: { l: 0, r: 0, t: 24, b: 0 } },
+    layout: { height: 460, uniformtext: { minsize: 9, mode: "hide" }, margin: { l: 0, r: 0, t: 24, b: 0 } },
   };
 }
 
@@ -47,6 +48,8 @@ PANELS.weights = (element) => {
   let measure = "bytes";
   const redraw = () => plot(element, treemapFigure(it, measure));
   const slot = element.parentElement.querySelector("[data-weights]");
+  const key = PARTS.map(([, at, name]) => make("span", {}, make("span", { class: "swatch", style: { "--hue": `var(--c-${["blue", "orange", "green", "purple", "sky"][at]})` } }), ` ${name}`));
+  element.before(make("p", { class: "small key-of-parts" }, ...key, make("span", {}, "click a tile to go in, its title to come out")));
   slot.replaceWith(choice(["bytes", "parameters"], measure, "Area of the tiles", (name) => { measure = name; redraw(); }));
   return redraw;
 };

@@ -1,0 +1,257 @@
+"""Experiment 0: a report on many models, and what it says to a reader with another machine."""
+
+import re
+import sys
+from html import unescape
+
+import pytest
+
+from fixtures import seeds
+from fixtures.browser import visit
+from fixtures.report_sample import many_models, sample
+from specs.test_0_report import exhibit_of, miswrite, written
+from tools import results, show
+from tools.claims import Claim
+from tools.report import ledger, render_report
+from tools.report.payload import FILE_LIMIT
+
+MATRIX_ROWS = "[...document.querySelectorAll('.matrix tbody tr')]"
+ROWS_OF_A_CLAIM = re.compile(r'<tr data-subjects="([^"]*)" data-verdict="([^"]*)">')
+CLAIMS = re.compile(r'<li id="claim-([^"]+)"(.*?)</li>', re.DOTALL)
+
+
+def forget_the_seeds(monkeypatch):
+    monkeypatch.setattr(seeds, "seeds", dict)
+
+
+@pytest.mark.claim(id="0.42", falsifier=forget_the_seeds)
+def test_the_method_section_tells_all_that_a_figure_may_depend_on(exhibit):
+    """Each thing that the section must name, as this very run would have it."""
+    run = results.Results({"9.9": Claim("9.9", "Water is wet", "law", "-", "it is dried")})
+    noise = {"of": "logits of a repeated pass", "value": 3e-7}
+    properties = [("claim", "9.9"), ("subject", "tiny-llama"), ("noise", noise),
+                  ("fault", {"spec": "a spec", "red": True})]  # fmt: skip
+    run.add("passed", None, properties)
+    about = results.environment("pytest specs/ -n 2", "some BLAS", False, "today", seeds.seeds())
+
+    html = render_report(run.document(about))
+    section = html[html.index('<section id="method"') :]
+    wanted = {
+        "command": "pytest specs/ -n 2",
+        "versions": results.version("mlx-lm"),
+        "device": results.device_name(),
+        "BLAS": "some BLAS",
+        "seeds": "seed of weights of tiny-llama",
+        "tolerances": "the same sums in another order, 30 layers, float32",
+        "noise floors": "measured by claim 9.9 on tiny-llama",
+        "kill rate": "1 of 1",
+    }
+    missing = [name for name, text in wanted.items() if text not in section]
+    exhibit.table(list(map(list, wanted.items())), columns=["what", "as"], title="looked for")
+
+    says = exhibit.measured("missing", missing, should_be=[])
+
+    assert missing == [], says
+
+
+def read_one_column_further_left(monkeypatch):
+    miswrite(monkeypatch, "matrix.js", "laws[cell.cellIndex - 1]",
+             "laws[Math.max(0, cell.cellIndex - 2)]")  # fmt: skip
+
+
+@pytest.mark.browser
+@pytest.mark.claim(id="0.43", falsifier=read_one_column_further_left)
+def test_the_table_of_laws_by_models_tells_what_the_results_say(tmp_path, exhibit):
+    """Every cell by arrow keys, then the filters; each against the results."""
+    whole = many_models(models=9, laws=6)
+    rows = {(c["subject"], c["id"]): c for c in whole["claims"] if c["id"].startswith("9.")}
+    laws = sorted({law for _, law in rows})
+    shown, expected = {}, {}
+    with visit(written(tmp_path, whole)) as visited:
+        reader = visited.page
+        models = reader.evaluate(f"{MATRIX_ROWS}.map((row) => row.cells[0].textContent)")
+        reader.locator(".matrix td").first.focus()
+        for down, model in enumerate(models):
+            across = laws if down % 2 == 0 else laws[::-1]
+            for at, law in enumerate(across):
+                shown[model, law] = reader.locator(".matrix .readout").text_content()
+                expected[model, law] = readout(rows[model, law])
+                last = at == len(laws) - 1
+                step = "ArrowDown" if last else "ArrowLeft" if down % 2 else "ArrowRight"
+                reader.keyboard.press(step)
+        left = filtered(reader)
+    expected_left = {
+        "broken by no known fault": [m for m in models if unknown(rows, m, laws)],
+        "one law broken": [m for m in models if rows[m, "9.12"]["verdict"] == "refuted"],
+        "named so": ["architecture_5"],
+    }
+    wrong = [f"{pair}: {said}" for pair, said in shown.items() if said != expected[pair]]
+    exhibit.table([[*pair, said] for pair, said in shown.items()], ["model", "law", "on the page"],
+                  title="read by arrow keys")  # fmt: skip
+
+    says = exhibit.measured("cells read wrongly", wrong, should_be=[])
+
+    assert len(shown) == len(rows) == 54, f"{len(shown)} of {len(rows)} pairs were read"
+    assert wrong == [], says
+    assert left == expected_left, f"left by filters = {left}, but should be {expected_left}"
+
+
+def readout(row):
+    why = row["measured"] if row["verdict"] == "verified" else row["reason"]
+    return f"{row['subject']} · {row['id']} {row['says']}: {row['verdict']}: {why}"
+
+
+def unknown(rows, model, laws):
+    """Whether the model breaks a law by a fault that nobody knew."""
+    found = (rows[model, law] for law in laws)
+    return any(r["verdict"] == "refuted" and not r["reason"].startswith("known") for r in found)
+
+
+def filtered(reader):
+    """The models left by each of three filters."""
+    names = f"{MATRIX_ROWS}.filter((row) => !row.hidden).map((row) => row.cells[0].textContent)"
+    form = reader.locator(".matrix form")
+    form.locator("[name=kind]").select_option("refuted")
+    left = {"broken by no known fault": reader.evaluate(names)}
+    form.locator("[name=kind]").select_option("refuted known")
+    form.locator("[name=law]").select_option("2")
+    left["one law broken"] = reader.evaluate(names)
+    form.locator("[name=kind]").select_option("")
+    form.locator("[name=model]").fill("ture_5")
+    left["named so"] = reader.evaluate(names)
+    return left
+
+
+def tell_one_by_one(monkeypatch):
+    for module in (ledger, show):
+        monkeypatch.setattr(module, "FEW", sys.maxsize)
+
+
+@pytest.mark.claim(id="0.44", falsifier=tell_one_by_one)
+def test_thousands_of_verdicts_stay_readable(exhibit):
+    """Rows that the ledger spends on a claim, lines that the terminal does, and what is lost."""
+    whole = many_models()
+    html = render_report(whole)
+    told = {
+        (unescape(claim), subject, verdict)
+        for claim, entry in CLAIMS.findall(html)
+        for subjects, verdict in ROWS_OF_A_CLAIM.findall(entry)
+        for subject in unescape(subjects).split("\n")
+    }
+    true = {(c["id"], c["subject"], c["verdict"]) for c in whole["claims"]}
+    longest = max(len(ROWS_OF_A_CLAIM.findall(entry)) for _, entry in CLAIMS.findall(html))
+    terminal = show.render(show.summary(as_rows(whole), None), 1000, colour=False)
+    lines = len(terminal.splitlines()) / len({claim for claim, _, _ in true})
+    unknown_faults = [c for c in whole["claims"] if c["reason"] and "0.3, but" in c["reason"]]
+    silent = [c["subject"] for c in unknown_faults if not named_in(terminal, c)]
+    exhibit.table(
+        [["verdicts", len(true)], ["bytes of the page", len(html.encode())],
+         ["most rows of a claim", longest], ["lines of the terminal a claim", lines]],
+        ["what", "how much"], title=f"{len(true):,} verdicts",
+    )  # fmt: skip
+
+    says = exhibit.measured("most rows of a claim", longest, should_be="at most 40")
+
+    assert longest <= 40, says
+    assert lines <= 20, f"lines of the terminal a claim = {lines:.0f}, but should be at most 20"
+    assert told == true, f"verdicts lost or made up = {len(told ^ true)}, but should be 0"
+    assert silent == [], f"faults not told in the terminal = {silent}, but should be none"
+    assert len(html.encode()) <= FILE_LIMIT, f"bytes = {len(html):,}, but should be fewer"
+
+
+def as_rows(whole):
+    """The rows from which the terminal's summary is made."""
+    return [
+        results.Row(
+            Claim(c["id"], c["says"], c["kind"], "-", c["falsifier"], c["corrects"]), c["subject"],
+            [c["verdict"]], c["measured"], c["expected"], c["reason"],
+        )
+        for c in whole["claims"]
+    ]  # fmt: skip
+
+
+def named_in(terminal, claim):
+    """Whether the terminal tells this fault, with the subject's name before it."""
+    return any(
+        re.search(rf"\b{claim['subject']}\b", line) and claim["reason"] in line
+        for line in terminal.splitlines()
+    )
+
+
+def forget_the_cache(monkeypatch):
+    miswrite(monkeypatch, "fit.js", "model.weights_bytes + (model.kv_bytes[at] ?? 0)",
+             "model.weights_bytes")  # fmt: skip
+
+
+MACHINES = [(5.2, 100), (8, 100), (32, 100), (32, 400), (128, 819.2)]  # GB as sold, GB/s
+
+
+@pytest.mark.browser
+@pytest.mark.claim(id="0.45", falsifier=forget_the_cache)
+def test_the_fit_table_answers_for_the_machine_that_the_reader_types(tmp_path, exhibit):
+    """Two models on five machines; the first of them holds the weights but not the cache."""
+    whole = sample()
+    fit = exhibit_of(whole, "fit")
+    shown, expected = [], []
+    with visit(written(tmp_path, whole)) as visited:
+        panel = visited.page.locator(".fit").first
+        panel.scroll_into_view_if_needed()
+        for memory, bandwidth in MACHINES:
+            panel.get_by_label("memory").fill(str(memory))
+            panel.get_by_label("bandwidth").fill(str(bandwidth))
+            for at, model in enumerate(fit["models"]):
+                cells = panel.locator("tbody tr").nth(at).locator("td").all_inner_texts()
+                given = [memory, bandwidth, model["name"]]
+                shown.append([*given, *(cell.strip() for cell in cells[1:])])
+                expected.append([*given, *answer(model, fit["usable_share"], memory, bandwidth)])
+    exhibit.table(shown, ["memory (GB)", "bandwidth (GB/s)", "model", "fits", "tokens a second"],
+                  title="answers")  # fmt: skip
+
+    says = exhibit.measured("answers", shown, should_be=expected)
+
+    assert {row[3] for row in expected} == {"✓ fits", "✗ too large"}, "all would answer alike"
+    assert shown == expected, says
+
+
+def answer(model, share, memory, bandwidth):
+    """Whether weights and cache fit in what a program may take, and how fast they can be read."""
+    need = model["weights_bytes"] + model["kv_bytes"][0]
+    if need > memory * 2**30 * share:
+        return "✗ too large", "–"
+    return "✓ fits", f"≤ {bandwidth * 1e9 / (model['read_bytes'] + model['kv_bytes'][0]):.3g}"
+
+
+def listen_to_nobody(monkeypatch):
+    miswrite(monkeypatch, "subjects.js", 'top.addEventListener("change", pickAll);', "")
+
+
+SHOWN_MODELS = """
+[...document.querySelectorAll('.panel[data-choices]')].map((panel) => [...new Set(
+  [...panel.querySelectorAll('[data-subject]')].filter((it) => !it.hidden)
+    .map((it) => it.dataset.subject))].join())
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.claim(id="0.46", falsifier=listen_to_nobody)
+def test_the_model_that_was_picked_is_shown(tmp_path, exhibit):
+    """The models in sight, a list with one entry a panel: at first, and after each choice."""
+    with visit(written(tmp_path)) as visited:
+        reader = visited.page
+        shown = {"at first": reader.evaluate(SHOWN_MODELS)}
+        reader.locator("#subject").select_option("model-b")
+        shown["at the top"] = reader.evaluate(SHOWN_MODELS)
+        reader.locator(".panel .picker.here select").first.select_option("0")
+        shown["in the first panel"] = reader.evaluate(SHOWN_MODELS)
+    panels = len(shown["at first"])
+    exhibit.table([[k, ", ".join(v)] for k, v in shown.items()], ["picked", "shown"], "models")
+
+    expected = {
+        "at first": ["model-a"] * panels,
+        "at the top": ["model-b"] * panels,
+        "in the first panel": ["model-a"] + ["model-b"] * (panels - 1),
+    }
+    says = exhibit.measured("models in sight", shown, should_be=expected)
+
+    assert panels >= 5, f"panels with a choice = {panels}, but should be more"
+    assert shown == expected, says
