@@ -1,7 +1,7 @@
 """Experiment 0: the laws would have seen what really went wrong.
 
 Faults modelled on the history of mlx-lm are planted in its code, in models, in configurations and
-in tokenizers. By default one fault a law; all others with `-m slow`.
+in tokenizers.
 """
 
 import pytest
@@ -19,15 +19,11 @@ def pytest_generate_tests(metafunc):
 
 
 def pairs():
-    """Every fault with every law that must see it; the first of each law is not slow."""
-    met = set()
+    """Every fault with every law that must see it. The first of each law is planted in every run:
+    it is the falsifier of the law's claim (see test_9_laws.py)."""
     for fault in planted.FAULTS:
         for law in fault.laws:
-            marks = [pytest.mark.slow] if law in met else []
-            met.add(law)
-            yield pytest.param(
-                (fault, law), id=f"{law}-{fault.name.replace(' ', '-')}", marks=marks
-            )
+            yield pytest.param((fault, law), id=f"{law}-{fault.name.replace(' ', '-')}")
 
 
 def see_nothing(monkeypatch):
@@ -35,6 +31,7 @@ def see_nothing(monkeypatch):
     monkeypatch.setattr(planted, "found", lambda *_: green)
 
 
+@pytest.mark.slow
 @pytest.mark.claim(id="0.60", falsifier=see_nothing)
 def test_a_fault_of_the_past_turns_its_law_red(planted_fault, exhibit):
     """What the law says of the healthy subject, and once the fault is planted."""

@@ -134,6 +134,6 @@ def a_ladder_on(path, passages):
     found = results.Results(ledger)
     seen = {"kind": "ladder", "title": "a ladder", "passages": passages, "rungs": []}
     found.add("passed", None, [("claim", "8.12"), ("subject", "a model"), ("exhibit", seen)])
-    environment = results.environment("pytest", "BLAS", partial=False, created="now")
+    environment = results.environment("pytest", "BLAS", partial=False, created="now", seeds={})
     path.write_text(json.dumps(found.document(environment)))
     return path

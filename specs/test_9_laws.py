@@ -41,7 +41,8 @@ def claimed(some_laws, falsifier):
     """
     cases = []
     for law in some_laws:
-        id_ = CLAIMS[law.__name__]
+        id_ = CLAIMS.get(law.__name__)
+        assert id_, f"claims.toml has no claim that the law {law.__name__!r} decides"
         claim = pytest.mark.claim(id=id_, falsifier=falsifier(law))
         known = known_faults().get(("mlx-lm", law.__name__))
         expected = [pytest.mark.xfail(reason=str(known), strict=True)] if known else []
