@@ -78,7 +78,7 @@ def _role(role):
 trained, embedded, subject = _role("trained"), _role("embedded"), _role("subject")
 declared, shape, vocabulary = _role("declared"), _role("shape"), _role("vocabulary")
 directory, any_model, any_head = _role("directory"), _role("any_model"), _role("any_head")
-architecture = _role("architecture")
+architecture, served_model = _role("architecture"), _role("served_model")
 
 
 @pytest.fixture
