@@ -1,8 +1,11 @@
 """What a specification is given: options, models, exhibits, snapshots. The ledger is in specs/."""
 
+import os
+
 from tools import blas
 
-BLAS = blas.preload()  # before anything imports mlx.core, or it has no effect
+# Before anything imports mlx.core, or it has no effect. Workers of pytest-xdist share the cores.
+BLAS = blas.preload(processes=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 # ruff: noqa: E402  nothing may come before the line above
 from pathlib import Path

@@ -22,8 +22,6 @@ CLAIMS = {claim.law: claim.id for claim in LEDGER.values() if claim.law}
 # A head that is tied shares an array: these laws see what can go wrong with that.
 OF_THE_HEAD = (
     "finite_logits",
-    "causality",
-    "cached_is_uncached",
     "reloaded_is_the_same",
     "quantised_is_the_same_rounded",
     "every_weight_matters",

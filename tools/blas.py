@@ -16,8 +16,11 @@ from pathlib import Path
 REFERENCE = "reference BLAS (slow; install the extra `blas`)"
 
 
-def preload() -> str:
+def preload(processes: int = 1) -> str:
     """Load the first usable BLAS and return what is in use, for people to read.
+
+    Its threads are shared out among so many `processes` that compute side by side: threads that
+    wait for a core spin, and a product that is split now one way and now another is rounded anew.
 
     Must run before the first import of `mlx.core`; after it, nothing can be changed any more.
     """
@@ -28,6 +31,7 @@ def preload() -> str:
     for library in candidates():
         try:
             loaded = _load(library)
+            _share(loaded, processes)
         except (OSError, AttributeError):
             continue  # it lacks a run-time library or is no CBLAS: the next may do
         return _describe(loaded, library)
@@ -59,10 +63,16 @@ def _load(library: Path) -> ctypes.CDLL:
     return loaded
 
 
+def _share(loaded: ctypes.CDLL, processes: int) -> None:
+    if processes > 1 and hasattr(loaded, "openblas_set_num_threads"):
+        loaded.openblas_set_num_threads(max(1, loaded.openblas_get_num_threads() // processes))
+
+
 def _describe(loaded: ctypes.CDLL, library: Path) -> str:
     try:
         loaded.openblas_get_config.restype = ctypes.c_char_p
         words = loaded.openblas_get_config().decode().split()
     except AttributeError:
         return library.name
-    return f"{' '.join(words[:2])} ({loaded.openblas_get_num_threads()} threads)"
+    threads = loaded.openblas_get_num_threads()
+    return f"{' '.join(words[:2])} ({threads} thread{'s' * (threads > 1)})"

@@ -24,7 +24,7 @@ SHORT = 6  # within every window: a ring that has wrapped cannot be trimmed
 def ways_to_cut(length: int) -> dict[str, list[int]]:
     """Piece lengths that add up to `length`: at once, in uneven chunks, tokens about a chunk."""
     uneven = [7, 9, 16, 1, 2]
-    tokens, chunk, last = length // 2 - 4, length // 3, 5
+    tokens, chunk, last = length // 4, length // 2, 5
     return {
         "at once": [length],
         "in chunks": [*uneven, length - sum(uneven)],
