@@ -95,11 +95,9 @@ def _subject(item):
 
 
 def _group_by_subject(items):
-    """Model by model and each in one worker, which so builds it once and then lets it go."""
+    """Model by model: whoever takes a run of specs builds a model once and then lets it go."""
     places = {subject: place for place, subject in enumerate(dict.fromkeys(map(_subject, items)))}
     items.sort(key=lambda item: places[_subject(item)])
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_subject(item)))
 
 
 def _is_unknown_fact(config, item):
