@@ -83,10 +83,13 @@ def plant(monkeypatch, tmp_path, plugin):
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p planted_fault")
 
 
+MODULES = ("__init__", "conftest", "reporter")
+
+
 def copy_with_a_typo(directory):
     """The suite without its specs, and a ledger with a misspelt field."""
     (directory / "specs").mkdir(exist_ok=True)
-    for name in ("conftest.py", "pyproject.toml", "specs/conftest.py", "specs/__init__.py"):
+    for name in ("conftest.py", "pyproject.toml", *(f"specs/{n}.py" for n in MODULES)):
         shutil.copy(ROOT / name, directory / name)
     for name in ("fixtures", "tools"):
         (directory / name).unlink(missing_ok=True)
