@@ -1,12 +1,14 @@
 # make verify   install into .venv, fetch the embedded model once, check every fast claim
 # make test     all that CI runs: lint, types, specs, the suite's own slow checks
+# make idle     measurements that want an idle machine for an hour
+# make sweep    every architecture of mlx-lm against every law
 # make update-snapshots   record facts anew; read the diff before you commit it
 
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= blas,report
 
-.PHONY: verify test lint update-snapshots clean
+.PHONY: verify test lint idle sweep update-snapshots clean
 
 verify: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ --report report.html --report results.json
@@ -22,6 +24,12 @@ lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+idle: .venv/installed-$(EXTRAS)
+	$(BIN)/pytest specs/ -m idle --report report.html --report results.json
+
+sweep: .venv/installed-$(EXTRAS)
+	$(BIN)/pytest specs/ --architectures --report report.html --report results.json
 
 update-snapshots: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ --snapshot-update

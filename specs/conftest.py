@@ -15,6 +15,7 @@ LEDGER = pytest.StashKey[dict[str, claims.Claim]]()
 REASONS = {
     "real": "a hub model; run it with -m real",
     "slow": "takes minutes; run it with -m slow",
+    "idle": "wants an idle machine for many minutes; run it with -m idle",
     "browser": "opens a real browser; run it with -m browser",
 }
 

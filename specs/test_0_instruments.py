@@ -18,6 +18,9 @@ from tools import claims, exhibits, results, show
 from tools.exhibits import Exhibits
 
 
+TIERS = ("real", "slow", "idle", "browser")
+
+
 def claimed_specs():
     """Every spec that carries a claim and its falsifier, as parameters called by the claim's id."""
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
@@ -29,7 +32,7 @@ def claimed_specs():
                 # What an expected failure keeps red already says nothing by staying red.
                 if "claim" in marks and "xfail" not in marks:
                     claim = marks["claim"].kwargs
-                    tiers = [marks[tier] for tier in ("real", "slow", "browser") if tier in marks]
+                    tiers = [marks[tier] for tier in TIERS if tier in marks]
                     yield pytest.param(spec, claim["falsifier"], id=claim["id"], marks=tiers)
 
 

@@ -222,7 +222,7 @@ def let_a_person_answer(monkeypatch):
     monkeypatch.setattr(jobs, "answers_of", lambda subject: trials)
 
 
-@pytest.mark.slow
+@pytest.mark.idle
 @pytest.mark.claim(id="7.26", falsifier=let_a_person_answer)
 def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(trained, exhibit):
     """Three answers to each job, each held to all criteria; 95 % intervals."""

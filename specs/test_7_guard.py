@@ -95,7 +95,7 @@ def shares(work, reference):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.idle
 @pytest.mark.claim(id="7.9", falsifier=hold_nothing_up)
 def test_the_guard_flags_a_fifth_more_time_on_this_machine(trained, exhibit):
     """Ten repeats unchanged, ten with every pass held up. The reference reads matrices as a pass
@@ -142,7 +142,7 @@ def forget_what_is_compared(monkeypatch):
     monkeypatch.setattr(f"{__name__}.BENCHMARKS", [*BENCHMARKS, "--benchmark-disable"])
 
 
-@pytest.mark.slow
+@pytest.mark.idle
 @pytest.mark.claim(id="7.43", falsifier=forget_what_is_compared)
 def test_benchmarks_are_saved_compared_and_guarded(trained, tmp_path, exhibit):
     """From the project's folder, with the options that pytest-benchmark documents, then guarded."""

@@ -40,7 +40,7 @@ def count_a_byte_a_weight(monkeypatch, shape):
     return small(shape)
 
 
-@pytest.mark.slow
+@pytest.mark.idle
 @pytest.mark.claim(id="7.41", falsifier=count_a_byte_a_weight)
 def test_the_memory_of_the_plans_models_is_predicted(shape, exhibit):
     """Weights and cache, from the shape alone, against what arrays hold while and after writing."""
@@ -77,7 +77,7 @@ def run_the_clock_slowly(monkeypatch, shape):
     return small(shape)
 
 
-@pytest.mark.slow
+@pytest.mark.idle
 @pytest.mark.claim(id="7.42", falsifier=run_the_clock_slowly)
 def test_the_plans_models_decode_no_faster_than_their_bytes_are_read(shape, exhibit):
     """Tokens a second travel to no other machine; the share of the ceiling may."""

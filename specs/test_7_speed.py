@@ -163,7 +163,7 @@ def stop_the_clock_early(monkeypatch):
     monkeypatch.setattr(speed, "rates", generous)
 
 
-@pytest.mark.slow
+@pytest.mark.idle
 @pytest.mark.claim(id="7.40", falsifier=stop_the_clock_early)
 def test_decode_speed_agrees_with_mlx_lm_benchmark(trained, exhibit, monkeypatch):
     """The same model and lengths in turns, each time beside its neighbours; medians of ratios."""

@@ -220,7 +220,7 @@ def climb_a_flat_ladder(monkeypatch, embedded):
     monkeypatch.setattr(sys.modules[__name__], "climb_all", lambda subject: flat)
 
 
-@pytest.mark.slow
+@pytest.mark.idle
 @pytest.mark.claim(id="8.15", falsifier=climb_a_flat_ladder)
 def test_each_bit_taken_away_multiplies_the_divergence_by_about_four(embedded, exhibit):
     """Halving the number of steps doubles the error, and KL grows with its square. The whole
@@ -256,7 +256,7 @@ def store_mxfp4_unrounded(monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "passages", lambda *_: short)
 
 
-@pytest.mark.slow
+@pytest.mark.idle
 @pytest.mark.claim(id="8.20", falsifier=store_mxfp4_unrounded)
 def test_every_rung_diverges_and_the_affine_ones_in_order(embedded, exhibit):
     """Theory orders rungs of one kind only: mxfp4 and affine 4 bits round to different grids."""
