@@ -17,7 +17,6 @@ import pytest
 from tools import claims, exhibits, results, show
 from tools.exhibits import Exhibits
 
-
 TIERS = ("real", "slow", "idle", "browser")
 
 

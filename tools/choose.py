@@ -124,7 +124,7 @@ def candidates_in(paths: Sequence[Path], tokens: int = REPLY_TOKENS) -> list[Can
             raise Refused(f"{path} is not a results file of this suite.") from None
         if not here:
             raise Refused(
-                f"{path} holds no candidates: run the specs of experiment 7 with -m slow."
+                f"{path} holds no candidates: run the specs of experiment 7 with -m idle."
             )
         for sources, candidate in here:
             asked.setdefault(sources, path)
