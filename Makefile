@@ -11,7 +11,7 @@ EXTRAS ?= blas,report
 .PHONY: verify test lint idle sweep update-snapshots clean
 
 verify: .venv/installed-$(EXTRAS)
-	$(BIN)/pytest specs/ --report report.html --report results.json
+	$(BIN)/pytest specs/ -n 2 --report report.html --report results.json
 
 test: EXTRAS = blas,report,browser,dev
 test: lint
