@@ -115,8 +115,9 @@ def pytest_deselected(items):
             given = item.config.stash[GIVEN]
             default = "not selected"
             if given and _subject(item) not in given:
-                asked = "the architectures" if len(given) > 9 else ", ".join(given)
-                default = f"only {asked} was asked for"
+                default = f"only {', '.join(given)} was asked for"
+                if item.config.option.architectures:
+                    default = "only architectures were asked for"
             elif item.config.getoption("benchmark_only", False):
                 default = "only benchmarks were asked for"
             reason = REASONS.get(mark, default)
