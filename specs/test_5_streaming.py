@@ -113,6 +113,7 @@ def look_twice(monkeypatch):
 look = trace
 
 
+@pytest.mark.idle
 @pytest.mark.claim(id="5.38", falsifier=look_twice)
 def test_a_trace_costs_a_tenth_of_a_pass_and_a_quarter_with_every_map_verified(embedded, exhibit):
     """All maps and states over a plain pass of 256 tokens, in turns; the best of 3 each."""
