@@ -38,7 +38,14 @@ def pytest_addoption(parser):
 def pytest_report_header(config):
     given = config.stash[GIVEN] or roles.names("trained", remote=False)
     held_to = "".join(f"; reference: {name}" for name in config.stash[REFERENCE])
-    return f"model: {', '.join(given)}{held_to}; device: {results.device_name()}; BLAS: {BLAS}"
+    device, using = results.device_name(), blas_in_use(config)
+    return f"model: {', '.join(given)}{held_to}; device: {device}; BLAS: {using}"
+
+
+def blas_in_use(config):
+    """What computes, in words: pytest-xdist's workers share the threads that are told of here."""
+    workers = config.getoption("numprocesses", None)
+    return f"{BLAS}, shared by {workers} workers" if workers else BLAS
 
 
 def pytest_generate_tests(metafunc):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import BLAS
+from conftest import blas_in_use
 from fixtures import catalogue, seeds
 from fixtures.inspected import GIVEN
 from tools import results, show
@@ -61,7 +61,8 @@ class Reporter:
         command = shlex.join(["pytest", *self.config.invocation_params.args])
         interrupted = exitstatus == pytest.ExitCode.INTERRUPTED
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        environment = results.environment(command, BLAS, interrupted, created, seeds.seeds())
+        using = blas_in_use(self.config)
+        environment = results.environment(command, using, interrupted, created, seeds.seeds())
         for path in self.config.option.report:
             try:
                 results.write(self.results.document(environment), path)
