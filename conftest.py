@@ -55,7 +55,7 @@ def pytest_generate_tests(metafunc):
         if role in metafunc.fixturenames:
             # Roles that no given model plays keep their embedded subjects, to be told as not run.
             names = roles.names(role, given) or roles.names(role)
-            remote = [() if n in given or not roles.is_remote(n) else REAL for n in names]
+            remote = [() if n in given or n not in roles.remote() else REAL for n in names]
             subjects = [pytest.param(n, marks=m) for n, m in zip(names, remote, strict=True)]
             metafunc.parametrize(role, subjects, indirect=True)
     if "reference" in metafunc.fixturenames:

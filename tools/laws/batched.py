@@ -17,7 +17,14 @@ from mlx_lm.models import cache as caching
 
 from tools import tolerances
 from tools.laws.finding import Case, Finding, law, same, within, without
-from tools.laws.runs import batch_logits, generated, greedy_distance, in_pieces, logits_of
+from tools.laws.runs import (
+    batch_logits,
+    distance_from_greedy,
+    generated,
+    greedy_distance,
+    in_pieces,
+    logits_of,
+)
 
 NO_BATCHES = "its caches cannot be merged into a batch"
 
@@ -39,21 +46,19 @@ def batch_rows_are_alone(case: Case) -> Finding:
     if not can_batch(case):
         return without(NO_BATCHES)
     prompts = prompts_of(case, (29, 8, 17))
-    worst = 0.0
-    for chunk, steps in ((2048, 6), (10, 2)):
-        rows = generated(case.model, prompts, [steps] * 3, prefill_step_size=chunk)
-        worst = max([worst, *_missed(case, prompts, rows)])
+    rows = generated(case.model, prompts, [6] * 3)
+    worst = max(_missed(case, prompts, rows))
     return within("distance of a row in a batch from the row alone", worst, case.reordered)
 
 
 @law
 def a_long_batch_is_alone(case: Case) -> Finding:
-    """Rows that cross the step by which caches grow, one while it is read and one while it is
-    written, give what each gives alone."""
+    """Rows of a batch that is read in chunks, and crosses the step by which caches grow while it is
+    written, give what each gives alone: the long one, and one whose first chunks are padding."""
     if not can_batch(case):
         return without(NO_BATCHES)
-    prompts = prompts_of(case, (260, 253))
-    rows = generated(case.model, prompts, [6] * 2, prefill_step_size=100)
+    prompts = prompts_of(case, (253, 20))
+    rows = generated(case.model, prompts, [5] * 2, prefill_step_size=100)
     worst = max(_missed(case, prompts, rows))
     return within("distance of a row in a batch from the row alone", worst, case.reordered)
 
@@ -92,12 +97,13 @@ def batches_change_while_they_run(case: Case) -> Finding:
     made = [len(tokens) for tokens, _, _ in rows]
     if made != list(lengths):
         return same("tokens that each row made", made, list(lengths))
-    worst = max(_missed(case, prompts, rows))
-    for prompt, (tokens, _, cache) in zip(prompts, rows, strict=True):
+    more, worst = case.token_ids[:3], 0.0
+    for prompt, (tokens, logprobs, cache) in zip(prompts, rows, strict=True):
         seen = prompt + tokens
-        more = case.token_ids[:3]
-        expected = logits_of(case.model, seen + more)[len(seen) :]
-        worst = max(worst, tolerances.distance(logits_of(case.model, more, cache), expected))
+        alone = logits_of(case.model, seen + more)
+        missed = distance_from_greedy(tokens, logprobs, alone[len(prompt) - 1 : len(seen) - 1])
+        goes_on = tolerances.distance(logits_of(case.model, more, cache), alone[len(seen) :])
+        worst = max(worst, missed, goes_on)
     return within("distance of a row in a batch from the row alone", worst, case.reordered)
 
 
@@ -106,19 +112,18 @@ def histories_merge(case: Case) -> Finding:
     """Two caches with histories of unequal lengths, merged, decode as each alone."""
     if not can_batch(case):
         return without(NO_BATCHES)
-    steps = 4
-    prompts = prompts_of(case, (len(case.token_ids) - steps, 13))
+    ids, steps = case.token_ids, 4
+    prompts, more = [ids[:-steps], ids[1:14]], [ids[-steps:], ids[14 : 14 + steps]]
     # The last tokens come one by one: a ring lies in the order of time until it has wrapped.
     caches = [in_pieces(case.model, p, [len(p) - 5, *[1] * 5])[1] for p in prompts]
     merged: list[Any] = [entries[0].merge(list(entries)) for entries in zip(*caches, strict=True)]
-    more = [prompt[:steps] for prompt in prompts]
     got = np.stack(
         [batch_logits(case.model, [[row[i]] for row in more], merged)[:, 0] for i in range(steps)],
         axis=1,
-    )
+    )  # (rows, steps, vocabulary)
+    alone = [case.logits, logits_of(case.model, prompts[1] + more[1])]
     worst = max(
-        tolerances.distance(got[i], logits_of(case.model, prompt + more[i])[-steps:])
-        for i, prompt in enumerate(prompts)
+        tolerances.distance(row, wanted[-steps:]) for row, wanted in zip(got, alone, strict=True)
     )
     return within("distance of a merged row from the row alone", worst, case.reordered)
 

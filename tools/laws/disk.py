@@ -36,12 +36,11 @@ def reloaded(
     originals = dict(tree_flatten(model.parameters()))
     with saved(model, config, spare) as directory:
         again, _ = loading.load_model(directory, lazy=True)
-        shared = [
-            (path, originals[path])
-            for path, array in tree_flatten(again.parameters())
-            if path in originals and _is_same(array, originals[path])
-        ]
-        again.update(tree_unflatten(shared))
+        arrays = tree_flatten(again.parameters())
+        while arrays:  # one at a time: the model is never in memory twice
+            path, array = arrays.pop()
+            if path in originals and _is_same(array, originals[path]):
+                again.update(tree_unflatten([(path, originals[path])]))
         mx.eval(again.parameters())
     return again
 

@@ -5,7 +5,10 @@ The bound on a map is that of `tools.tolerances`, the one that `trace` itself ho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -60,12 +63,13 @@ def tracing_changes_nothing(case: Case) -> Finding:
     """Logits of a traced pass, and of the next one, are those of a plain one, to the bit; so are
     those of a step with a cache."""
     ids, before = case.token_ids, len(case.token_ids) - 1
-    caches = [in_pieces(case.model, ids, [before])[1] for _ in range(2)]
-    plain = [case.logits, case.logits, logits_of(case.model, ids[before:], caches[0])]
+    _, cache = in_pieces(case.model, ids, [before])
+    step = logits_of(case.model, ids[before:], copy.deepcopy(cache))
+    plain = [case.logits, case.logits, step]
     watched = [
         trace(case.model, ids).logits,
         logits_of(case.model, ids),
-        trace(case.model, ids[before:], caches[1]).logits,
+        trace(case.model, ids[before:], cache).logits,
     ]
     if tolerances.distance(case.logits[:-1], case.logits[1:]) < LEAST_SPREAD:
         return vacuous("all logits are alike")
@@ -75,21 +79,48 @@ def tracing_changes_nothing(case: Case) -> Finding:
 
 @law
 def states_are_the_layers_outputs(case: Case) -> Finding:
-    """Each layer's traced state, put in place of its output, gives the model's own logits."""
+    """Handed on in place of a layer's output, its traced state makes the next layer give its own,
+    and the last one the model's logits."""
     states = trace(case.model, case.token_ids, verify=False).hidden_states
-    worst, moved = 0.0, np.inf
-    for layer, state in zip(layers_of(case.model), states, strict=True):
-        put = [0]
-        with output_replaced(layer, _putting(state, put)):
-            logits = logits_of(case.model, case.token_ids)
-        if not put[0]:
-            return without("it uses the parts of its layers without calling the layers")
-        with output_replaced(layer, _putting(np.roll(state, 1, axis=0), put)):
-            moved = min(moved, tolerances.distance(logits_of(case.model, case.token_ids), logits))
-        worst = max(worst, tolerances.distance(logits, case.logits))
-    if moved < LEAST_SPREAD:
-        return vacuous(f"a layer's states put one token later move the logits by {moved:.2g}")
-    return within("distance of logits from traced states", worst, case.exact)
+    outputs, logits = _handing_on(case, states)
+    if len(outputs) < len(states):
+        return without("it uses the parts of its layers without calling the layers")
+    later = [np.roll(state, 1, axis=0) for state in states]
+    moved_outputs, moved_logits = _handing_on(case, later)
+    pairs = [*((outputs[i], state) for i, state in enumerate(states)), (logits, case.logits)]
+    # The first layer is handed embeddings, which nobody moved.
+    moved = [(moved_outputs[i], state) for i, state in enumerate(states) if i]
+    least = min(tolerances.distance(*pair) for pair in [*moved, (moved_logits, case.logits)])
+    if least < LEAST_SPREAD:
+        return vacuous(f"states put one token later move what comes next by {least:.2g}")
+    worst = max(tolerances.distance(*pair) for pair in pairs)
+    return within("distance from what traced states hand on", worst, case.exact)
+
+
+def _handing_on(
+    case: Case, states: Sequence[np.ndarray]
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Let every layer hand on its state, (tokens, width), in place of its output.
+
+    Returns what each layer that was called had computed, in the form of its state, and the logits.
+    """
+    outputs: dict[int, np.ndarray] = {}
+
+    def put(layer: int, output: Any) -> Any:
+        if isinstance(output, (tuple, list)):
+            return type(output)([put(layer, output[0]), *output[1:]])
+        state = states[layer]
+        axis = 1 if output.shape[1] == len(state) else output.shape.index(len(state))
+        first = mx.moveaxis(output, axis, 0)
+        outputs[layer] = np.array(first.astype(mx.float32)).reshape(state.shape)
+        handed = mx.array(state).reshape(first.shape)
+        return mx.moveaxis(handed, 0, axis).astype(output.dtype)
+
+    with ExitStack() as replaced:
+        for i, layer in enumerate(layers_of(case.model)):
+            replaced.enter_context(output_replaced(layer, partial(put, i)))
+        logits = logits_of(case.model, case.token_ids)
+    return outputs, logits
 
 
 def _reproduced(layers: list[list[AttentionCall]]) -> Finding:
@@ -105,17 +136,3 @@ def _reproduced(layers: list[list[AttentionCall]]) -> Finding:
         return vacuous(f"weights moved by one key miss the output by only {moved:.2g}")
     worst = int(np.argmax(np.divide(errors, bounds)))  # the first NaN, where there is one
     return within("distance of maps times values from attention", errors[worst], bounds[worst])
-
-
-def _putting(state: np.ndarray, put: list[int]) -> Callable[[Any], Any]:
-    """Replaces a layer's output by `state`, (tokens, width), in the layout that it has."""
-
-    def replace(output: Any) -> Any:
-        if isinstance(output, (tuple, list)):
-            return type(output)([replace(output[0]), *output[1:]])
-        put[0] += 1
-        axis = 1 if output.shape[1] == len(state) else output.shape.index(len(state))
-        first = mx.moveaxis(output, axis, 0)
-        return mx.moveaxis(mx.array(state).reshape(first.shape), 0, axis).astype(output.dtype)
-
-    return replace

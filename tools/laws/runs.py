@@ -108,6 +108,12 @@ def greedy_distance(
 ) -> float:
     """Distance of a row's log-probabilities from those of one pass over its text; infinite where a
     token is not the likeliest."""
+    logits = logits_of(model, prompt + tokens)[len(prompt) - 1 : -1]
+    return distance_from_greedy(tokens, logprobs, logits)
+
+
+def distance_from_greedy(tokens: list[int], logprobs: np.ndarray, logits: np.ndarray) -> float:
+    """The same, from the logits that predict the tokens: (tokens, vocabulary)."""
     if tokens != logprobs.argmax(axis=-1).tolist():
         return float("inf")
-    return tolerances.distance(logprobs, expected_rows(model, prompt, tokens))
+    return tolerances.distance(logprobs, log_softmax(logits))

@@ -27,7 +27,7 @@ def histories_are_taken_up(case: Case) -> Finding:
     histories = [prompt[:-1] for prompt in prompts_of(case, (24, 1, 13))]
     prompts = prompts_of(case, (9, 21, 4))
     caches = [
-        in_pieces(case.model, h, [len(h) - 3, 1, 1, 1])[1]
+        in_pieces(case.model, h, [len(h) - 2, 1, 1])[1]
         if h
         else caching.make_prompt_cache(case.model)
         for h in histories
