@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 import mlx.core as mx
@@ -82,12 +83,13 @@ def embeddings_are_token_ids(case: Case) -> Finding:
     if not does_model_support_input_embeddings(case.model):
         return without("it takes no input embeddings")
     embeddings = looked_up(case.model, case.token_ids)
-    missed = min(
+    distances = (
         tolerances.distance(
             logits_of(case.model, case.token_ids, input_embeddings=scale * embeddings), case.logits
         )
         for scale in scales_of(embeddings)
     )
+    missed = least_needed(distances, case.reordered)
     if not missed <= case.reordered:
         return within("distance of logits from embeddings to those of ids", missed, case.reordered)
     other = logits_of(case.model, case.token_ids, input_embeddings=embeddings[:, ::-1])
@@ -118,6 +120,16 @@ def half_precision_is_kept(case: Case) -> Finding:
 def scales_of(embeddings: mx.array) -> tuple[float, float]:
     """Gemma's descendants scale by the root of the width: some what they are given, some not."""
     return 1.0, embeddings.shape[-1] ** 0.5
+
+
+def least_needed(distances: Iterable[float], bound: float) -> float:
+    """The first distance within `bound`, or the least of all; later ones are not computed."""
+    least = float("inf")
+    for distance in distances:
+        least = min(least, distance)
+        if least <= bound:
+            break
+    return least
 
 
 def looked_up(model: nn.Module, token_ids: list[int]) -> mx.array:

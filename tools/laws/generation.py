@@ -13,7 +13,7 @@ from mlx_lm.tokenizer_utils import NaiveStreamingDetokenizer, TokenizerWrapper
 from tools import tolerances
 from tools.laws.batched import NO_BATCHES, can_batch, prompts_of
 from tools.laws.finding import Case, Finding, law, same, vacuous, within, without
-from tools.laws.forward import looked_up, scales_of
+from tools.laws.forward import least_needed, looked_up, scales_of
 from tools.laws.runs import expected_rows, generated, generating, log_softmax, logits_of
 
 STEPS, CHUNK = 5, 12
@@ -53,7 +53,7 @@ def embeddings_can_prompt(case: Case) -> Finding:
         case.model(mx.array([[]], mx.int32), input_embeddings=mx.array(fed))
     except Exception:
         return without("it needs the ids beside the embeddings")
-    missed = min(
+    distances = (
         tolerances.distance(
             _log_probabilities(
                 generating.generate_step(
@@ -64,6 +64,7 @@ def embeddings_can_prompt(case: Case) -> Finding:
         )
         for scale in scales_of(fed)
     )
+    missed = least_needed(distances, case.reordered)
     return within("distance from what the tokens give", missed, case.reordered)
 
 
