@@ -14,7 +14,7 @@ from tools.trace import trace
 IDS = [7, 300, 7, 19, 5, 211, 7, 300, 7, 19, 5, 211, 42, 8]
 ROWS = 3  # queries looked at at once; the last block of a layer is a shorter one
 LONG, SHORT = 2048, 256
-ROUNDS = 3
+ROUNDS = 9
 
 
 def count_queries_that_show_nothing(monkeypatch):
@@ -116,7 +116,7 @@ look = trace
 @pytest.mark.idle
 @pytest.mark.claim(id="5.38", falsifier=look_twice)
 def test_a_trace_costs_a_tenth_of_a_pass_and_a_quarter_with_every_map_verified(embedded, exhibit):
-    """All maps and states over a plain pass of 256 tokens, in turns; the best of 3 each."""
+    """All maps and states over a plain pass of 256 tokens, in turns; the best of 9 each."""
     model, ids = embedded.model, random_ids(embedded, SHORT)
     batch = mx.array([ids])
     ways = {
@@ -130,7 +130,8 @@ def test_a_trace_costs_a_tenth_of_a_pass_and_a_quarter_with_every_map_verified(e
     times = dict(zip(ways, zip(*rounds, strict=True), strict=True))
     best = {name: min(taken) for name, taken in times.items()}
     exhibit.bars(best, title=f"a pass over {SHORT} tokens", axis="seconds")
-    noise = max(max(taken) / min(taken) - 1 for taken in times.values())
+    # The best is known as well as it was reached twice.
+    noise = max(sorted(taken)[1] / min(taken) - 1 for taken in times.values())
     traced, verified = best["traced"] / best["plain"], best["verified"] / best["plain"]
 
     says = exhibit.measured(
@@ -139,7 +140,7 @@ def test_a_trace_costs_a_tenth_of_a_pass_and_a_quarter_with_every_map_verified(e
     )  # fmt: skip
 
     if 1.1 < traced <= 1.1 * (1 + noise) or 1.25 < verified <= 1.25 * (1 + noise):
-        exhibit.inconclusive(f"the times of one pass vary by {noise:.0%}")
+        exhibit.inconclusive(f"the best time of a pass was missed by {noise:.0%} the second time")
     assert traced <= 1.1, says
     assert verified <= 1.25, says
 
