@@ -13,7 +13,7 @@ from tools.trace import trace
 WORD_FIRST = (prompts.EXAMPLE, prompts.OTHER_CONTEXT)
 WORD_LAST = ("I wrote it all in the language Rust", "I scrubbed at the old brown Rust")
 UNRELATED = "Zebras graze at dawn on the plain"
-IDS = [7, 300, 7, 19, 5, 211, 42]  # for models without a tokenizer; one id twice on purpose
+IDS = [7, 203, 7, 19, 5, 211, 42]  # for models without a tokenizer; one id twice on purpose
 
 
 def embedding_of(model):

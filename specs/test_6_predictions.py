@@ -8,7 +8,7 @@ from fixtures import prompts
 from fixtures.faults import TamperedModel
 from tools import sampling, tokens
 
-IDS = [7, 300, 7, 19, 5, 211, 42]  # for models without a tokenizer
+IDS = [7, 203, 7, 19, 5, 211, 42]  # for models without a tokenizer
 CLOSED = ("Rust is a programming", "The capital of France is")  # one right answer each
 OPEN = ("Rust on the iron", "I love eating")
 SHOWN = 200  # logits of an exhibit that are given one by one
