@@ -68,8 +68,7 @@ def claimed(some_laws, falsifier):
 def with_fault(law, monkeypatch):
     """What the law must find wrong once its first fault is planted: a subject and its config."""
     fault = planted.for_law(law.__name__)
-    subject, config = planted.build(fault)
-    return fault.plant(monkeypatch, subject, config) or (subject, config)
+    return fault.into(monkeypatch, *planted.build(fault))
 
 
 def planted_under(role):
