@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.draws import IDS
+from fixtures.draws import logits_of
 from tools import sampling
 
 # The package exports a function of the same name, which hides the module from `import … as`.
@@ -19,7 +19,7 @@ HISTORY = [42, 7, 203, 7, 19, 5, 7, 211]  # one token three times
 
 def logits_after(subject):
     """(vocabulary,) float32, shifted so that half are negative: softmax does not mind a shift."""
-    logits = np.array(subject.model(mx.array([IDS]))[0, -1].astype(mx.float32))
+    logits = logits_of(subject)
     return logits - np.median(logits)
 
 
