@@ -20,7 +20,7 @@ from fixtures.snapshots import PerSubject
 from tools import results
 from tools.exhibits import Exhibits
 
-pytest_plugins = ["fixtures.given"]
+pytest_plugins = ["fixtures.given", "fixtures.device"]
 REAL = pytest.mark.real
 NO_REFERENCE = pytest.param(
     None, id="no reference", marks=pytest.mark.skip("name a reference: --reference Y")
@@ -63,19 +63,6 @@ def pytest_generate_tests(metafunc):
     if "reference" in metafunc.fixturenames:
         named = list(metafunc.config.stash[REFERENCE]) or [NO_REFERENCE]
         metafunc.parametrize("reference", named, indirect=True)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem):
-    """What the device cannot compute at all is not run, and says so."""
-    try:
-        return (yield)
-    except RuntimeError as error:
-        from tools.laws.finding import NO_KERNEL  # imports MLX, which is here by now
-
-        if NO_KERNEL not in str(error):
-            raise
-        pytest.skip(f"MLX cannot compute it on this device: {error}")
 
 
 @pytest.fixture(scope="session")

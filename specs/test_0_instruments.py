@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from specs.conftest import REASONS
 from tools import claims, exhibits, results, show
 from tools.exhibits import Exhibits
-
-TIERS = ("real", "slow", "idle", "browser")
 
 
 def claimed_specs():
@@ -31,7 +30,7 @@ def claimed_specs():
                 # What an expected failure keeps red already says nothing by staying red.
                 if "claim" in marks and "xfail" not in marks:
                     claim = marks["claim"].kwargs
-                    tiers = [marks[tier] for tier in TIERS if tier in marks]
+                    tiers = [marks[tier] for tier in REASONS if tier in marks]
                     yield pytest.param(spec, claim["falsifier"], id=claim["id"], marks=tiers)
 
 

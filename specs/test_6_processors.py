@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.draws import logits_of
+from fixtures.draws import next_logits
 from tools import sampling
 
 # The package exports a function of the same name, which hides the module from `import … as`.
@@ -19,7 +19,7 @@ HISTORY = [42, 7, 203, 7, 19, 5, 7, 211]  # one token three times
 
 def logits_after(subject):
     """(vocabulary,) float32, shifted so that half are negative: softmax does not mind a shift."""
-    logits = logits_of(subject)
+    logits = next_logits(subject)
     return logits - np.median(logits)
 
 

@@ -23,6 +23,7 @@ from tools.laws.runs import (
     generated,
     greedy_distance,
     in_pieces,
+    log_softmax,
     logits_of,
 )
 
@@ -101,7 +102,8 @@ def batches_change_while_they_run(case: Case) -> Finding:
     for prompt, (tokens, logprobs, cache) in zip(prompts, rows, strict=True):
         seen = prompt + tokens
         alone = logits_of(case.model, seen + more)
-        missed = distance_from_greedy(tokens, logprobs, alone[len(prompt) - 1 : len(seen) - 1])
+        expected = log_softmax(alone[len(prompt) - 1 : len(seen) - 1])
+        missed = distance_from_greedy(tokens, logprobs, expected)
         goes_on = tolerances.distance(logits_of(case.model, more, cache), alone[len(seen) :])
         worst = max(worst, missed, goes_on)
     return within("distance of a row in a batch from the row alone", worst, case.reordered)

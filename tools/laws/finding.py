@@ -129,23 +129,24 @@ def law(check: AnyLaw) -> AnyLaw:
         if far and given and isinstance(given[0], Case):
             again = _tried(check, (given[0].on_another_text(),))
             finding = again if again.holds else finding
-        return dataclasses.replace(finding, law=check.__name__)
+        return finding
 
     return checked
 
 
 def on_one_text(law: Law, case: Case) -> Finding:
     """What `law` finds on the case's own text alone: enough where it is known to be broken."""
-    return dataclasses.replace(_tried(inspect.unwrap(law), (case,)), law=law.__name__)
+    return _tried(inspect.unwrap(law), (case,))
 
 
 def _tried(check: Callable[..., Finding], given: tuple[Any, ...]) -> Finding:
     try:
-        return check(*given)
+        finding = check(*given)
     except Exception as error:
+        finding = Finding("raised", _sentence(error), "no exception", False)
         if NO_KERNEL in str(error):
-            return without(f"MLX cannot compute it on this device: {_sentence(error)}")
-        return Finding("raised", _sentence(error), "no exception", False)
+            finding = without(f"MLX cannot compute it on this device: {_sentence(error)}")
+    return dataclasses.replace(finding, law=check.__name__)
 
 
 def _sentence(error: Exception) -> str:

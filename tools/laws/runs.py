@@ -108,12 +108,11 @@ def greedy_distance(
 ) -> float:
     """Distance of a row's log-probabilities from those of one pass over its text; infinite where a
     token is not the likeliest."""
-    logits = logits_of(model, prompt + tokens)[len(prompt) - 1 : -1]
-    return distance_from_greedy(tokens, logprobs, logits)
+    return distance_from_greedy(tokens, logprobs, expected_rows(model, prompt, tokens))
 
 
-def distance_from_greedy(tokens: list[int], logprobs: np.ndarray, logits: np.ndarray) -> float:
-    """The same, from the logits that predict the tokens: (tokens, vocabulary)."""
+def distance_from_greedy(tokens: list[int], logprobs: np.ndarray, expected: np.ndarray) -> float:
+    """The same, from the log-probabilities that one pass gives: (tokens, vocabulary)."""
     if tokens != logprobs.argmax(axis=-1).tolist():
         return float("inf")
-    return tolerances.distance(logprobs, log_softmax(logits))
+    return tolerances.distance(logprobs, expected)

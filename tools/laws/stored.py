@@ -122,8 +122,8 @@ def layers_differ(case: Case) -> Finding:
         key = tuple((path, array.shape, _sample(array)) for path, array in weights.items())
         for other in alike.setdefault(key, []):
             held = dict(tree_flatten(layers[other].parameters()))
-            equal = all(mx.array_equal(weights[path], held[path]).item() for path in weights)
-            if equal and layer is not layers[other]:
+            shared = layer is layers[other]
+            if not shared and all(mx.array_equal(weights[p], held[p]).item() for p in weights):
                 return same("layers with the same weights", f"{other} and {i}", "none")
         alike[key].append(i)
     return same("layers with the same weights", "none", "none")
