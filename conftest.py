@@ -2,7 +2,7 @@
 
 import os
 
-from tools import blas
+from llm_spec.numerics import blas
 
 # Before anything imports mlx.core, or it has no effect. Float32 is float32: left alone, MLX
 # multiplies it with 10 bits of mantissa on NVIDIA's cards. Workers of pytest-xdist share the cores.
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import roles
-from fixtures.inspected import GIVEN, INSPECTED, REFERENCE, VIEWS
-from fixtures.snapshots import PerSubject
-from tools import results
-from tools.exhibits import Exhibits
+from fixtures.models import roles
+from fixtures.models.inspection import GIVEN, INSPECTED, REFERENCE, VIEWS
+from fixtures.plugins.snapshots import PerSubject
+from llm_spec.ledger import results
+from llm_spec.ledger.evidence import Exhibits
 
-pytest_plugins = ["fixtures.given", "fixtures.device"]
+pytest_plugins = ["fixtures.plugins.model_options", "fixtures.plugins.missing_kernels"]
 REAL = pytest.mark.real
 NO_REFERENCE = pytest.param(
     None, id="no reference", marks=pytest.mark.skip("name a reference: --reference Y")
@@ -68,7 +68,9 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="session")
 def models(request):
     """Every subject by name, each loaded at most once a session."""
-    from fixtures.subjects import Subjects  # here: MLX takes seconds, and a wrong option none
+    from fixtures.models.subjects import (
+        Subjects,  # here: MLX takes seconds, and a wrong option none
+    )
 
     stash = request.config.stash
     return Subjects({**stash[GIVEN], **stash[REFERENCE]}, stash[INSPECTED], stash[VIEWS])

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fixtures.inspected import GIVEN
-from fixtures.roles import ROLES
+from fixtures.models.inspection import GIVEN
+from fixtures.models.roles import ROLES
+from llm_spec.ledger import claims, results
 from specs.reporter import RESULTS, Reporter
-from tools import claims, results, show
 
 SPECS = Path(__file__).parent
 LEDGER = pytest.StashKey[dict[str, claims.Claim]]()
@@ -35,7 +35,7 @@ def pytest_cmdline_main(config):
     if not config.option.claims:
         return None
     terminal = Console()
-    terminal.print(show.ledger(_ledger().values()), soft_wrap=not terminal.is_terminal)
+    terminal.print(terminal.ledger(_ledger().values()), soft_wrap=not terminal.is_terminal)
     return pytest.ExitCode.OK
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from conftest import blas_in_use
-from fixtures import catalogue, seeds
-from fixtures.inspected import GIVEN
-from tools import results, show
+from fixtures.models import seeds
+from fixtures.models.inspection import GIVEN
+from fixtures.provision import catalogue
+from llm_spec.ledger import results, terminal
 
 RESULTS = pytest.StashKey[results.Results]()
 
@@ -31,7 +32,7 @@ class Reporter:
         if self.reportable and self.config.option.show and report.when == "call":
             for name, value in report.user_properties:
                 if name == "exhibit":
-                    self.write(show.exhibit(value))
+                    self.write(terminal.exhibit(value))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem, report):
@@ -75,12 +76,12 @@ class Reporter:
             terminalreporter.write_line(f"ERROR: {problem}", red=True)
         if self.results.rows and not self.problems:
             terminalreporter.section("ledger")
-            self.write(show.summary(self.results.rows, self.results.kill_rate))
+            self.write(terminal.summary(self.results.rows, self.results.kill_rate))
 
     def write(self, renderable):
         writer = self.config.get_terminal_writer()
         writer.line()
-        writer.write(show.render(renderable, writer.fullwidth, writer.hasmarkup))
+        writer.write(terminal.render(renderable, writer.fullwidth, writer.hasmarkup))
 
 
 def _read_off(node_id, names):

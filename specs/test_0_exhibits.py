@@ -6,12 +6,12 @@ import os
 
 import pytest
 
-from tools import exhibits, results, show
-from tools.exhibits import Exhibits
+from llm_spec.ledger import evidence, results, terminal
+from llm_spec.ledger.evidence import Exhibits
 
 
 def keep_numbers_as_they_are(monkeypatch):
-    monkeypatch.setattr(exhibits, "plain", lambda value: value)
+    monkeypatch.setattr(evidence, "plain", lambda value: value)
 
 
 @pytest.mark.claim(id="0.5", falsifier=keep_numbers_as_they_are)
@@ -66,7 +66,7 @@ def test_a_report_is_replaced_whole_or_not_at_all(exhibit, tmp_path, monkeypatch
 
 
 def trust_the_vocabulary(monkeypatch):
-    monkeypatch.setattr(show, "visible", lambda text: text)
+    monkeypatch.setattr(terminal, "visible", lambda text: text)
 
 
 @pytest.mark.claim(id="0.7", falsifier=trust_the_vocabulary)
@@ -75,7 +75,9 @@ def test_text_from_a_vocabulary_cannot_command_the_terminal(exhibit):
     hostile = "\x1b[2J\x07[red]x[/red]\u202e\ud83d"
     piece = {"text": hostile, "ids": [1], "pieces": [hostile], "bytes": ["1b"]}
     shown = {
-        kind: show.render(show.exhibit({"kind": kind, "title": hostile, **content}), 80, False)
+        kind: terminal.render(
+            terminal.exhibit({"kind": kind, "title": hostile, **content}), 80, False
+        )
         for kind, content in {
             "text": {"text": hostile},
             "tokens": {"tokenizer": hostile, "strings": [piece]},

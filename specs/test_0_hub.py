@@ -12,11 +12,12 @@ import pytest
 from huggingface_hub import constants, file_download
 from rich.console import Console
 
-from fixtures import damaged, hub
-from fixtures.catalogue import Hub
-from fixtures.download import Unavailable
-from fixtures.loopback_hub import LoopbackHub
-from fixtures.small_directory import write_small_model
+from fixtures.doubles import damaged
+from fixtures.doubles.loopback_hub import LoopbackHub
+from fixtures.provision import hub
+from fixtures.provision.catalogue import Hub
+from fixtures.provision.download import Unavailable
+from fixtures.synthetic.small_directory import write_small_model
 from specs.test_0_mistakes import is_one_sentence, plant, start_pytest
 from specs.test_0_model_directory import copies
 
@@ -219,7 +220,7 @@ def pytest_collection_finish(session):
 
 
 def notice_no_change(monkeypatch, tmp_path):
-    overlook = "import tools.model_directory as seen\nseen.changed_since = lambda found: None\n"
+    overlook = "import llm_spec.directory as seen\nseen.changed_since = lambda found: None\n"
     plant(monkeypatch, tmp_path, overlook)
 
 

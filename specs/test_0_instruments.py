@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from llm_spec.ledger import claims, results
+from llm_spec.ledger.evidence import Exhibits
 from specs.conftest import REASONS
-from tools import claims, results
-from tools.exhibits import Exhibits
 
 
 def claimed_specs():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import catalogue
+from fixtures.provision import catalogue
 from specs.test_0_provisioning import complaint, is_one_sentence
 
 ROOT = Path(__file__).parents[1]

@@ -12,11 +12,11 @@ import mlx.nn as nn
 import pytest
 from mlx_lm.utils import load_tokenizer
 
-from fixtures import damaged
-from fixtures.small_directory import write_small_model
+from fixtures.doubles import damaged
+from fixtures.synthetic.small_directory import write_small_model
+from llm_spec import directory as directories
+from llm_spec.directory import BadModel, config, files, inspect_directory, probe, trial_load
 from specs.test_0_mistakes import is_one_sentence
-from tools import model_directory
-from tools.model_directory import BadModel, config, files, inspect_directory, probing, trial
 
 ROOM = 10**12  # bytes of memory that a directory may fill here, whatever this machine has
 
@@ -71,7 +71,7 @@ def test_a_directory_that_cannot_be_a_model_is_refused_before_it_is_tried(
     exhibit, tmp_path, monkeypatch
 ):
     """Each damage, and what is said; nothing is built, so nothing can cost much."""
-    monkeypatch.setattr(model_directory, "probe", lambda *_: {})
+    monkeypatch.setattr(directories, "probe", lambda *_: {})
     said = {
         case: refusal(inspect_directory, directory, view_of(directory), free=ROOM)
         for case, directory in copies(tmp_path, damaged.STATED)
@@ -103,7 +103,7 @@ def load_what_fits(monkeypatch):
 def test_a_model_that_does_not_fit_its_config_is_refused_when_it_is_declared(exhibit, tmp_path):
     """Names, shapes and kinds of numbers, with no weight read."""
     said = {
-        case: refusal(trial.declare, directory)
+        case: refusal(trial_load.declare, directory)
         for case, directory in copies(tmp_path, damaged.DECLARED)
     }
     exhibit.table(list(map(list, said.items())), columns=["directory", "said"], title="refusals")
@@ -112,12 +112,12 @@ def test_a_model_that_does_not_fit_its_config_is_refused_when_it_is_declared(exh
     says = exhibit.measured("models let through or badly told", wrong, should_be={})
 
     assert not wrong, says
-    healthy = refusal(trial.declare, tmp_path / "whole")
+    healthy = refusal(trial_load.declare, tmp_path / "whole")
     assert healthy is None, f"a whole model is refused: {healthy}"
 
 
 def look_no_further(monkeypatch):
-    monkeypatch.setattr(trial, "check_vocabulary", lambda tokenizer, model: None)
+    monkeypatch.setattr(trial_load, "check_vocabulary", lambda tokenizer, model: None)
 
 
 @pytest.mark.claim(id="0.22", falsifier=look_no_further)
@@ -128,7 +128,7 @@ def test_what_a_model_can_be_checked_without_is_told_and_left_out(exhibit, tmp_p
     said = {}
     for case, directory in copies(tmp_path, cases):
         messages = []
-        trial.main(directory, [], messages.append)
+        trial_load.main(directory, [], messages.append)
         problems = [(m["about"], m["problem"]) for m in messages if "problem" in m]
         said[case] = problems[0] if len(problems) == 1 else (None, problems or None)
     exhibit.table(
@@ -156,7 +156,7 @@ CLASSES = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Model
 @pytest.mark.claim(id="0.23", falsifier=grant_every_wish)
 def test_no_code_of_a_model_is_executed(exhibit, tmp_path, monkeypatch):
     """Asked for in every way that mlx-lm and transformers know; a file tells if it was run."""
-    monkeypatch.setattr(model_directory, "probe", lambda *_: {})
+    monkeypatch.setattr(directories, "probe", lambda *_: {})
     cases = {
         case: damage for case, damage in damaged.STATED.items()
         if case == "model_file" or "auto_map" in case
@@ -173,8 +173,8 @@ def test_no_code_of_a_model_is_executed(exhibit, tmp_path, monkeypatch):
         view = view_of(directory)
         said = refusal(inspect_directory, directory, view, free=ROOM)
         if said is None:
-            said = refusal(trial.declare, view)
-            refusal(trial.load_tokenizer, view, {})
+            said = refusal(trial_load.declare, view)
+            refusal(trial_load.load_tokenizer, view, {})
         ran = list(tmp_path.rglob(damaged.MARKER))
         code = [path.name for path in view.glob("*.py")]
         rows.append([case, said or "checked without it", code, bool(ran) or "evil" in sys.modules])
@@ -202,13 +202,13 @@ CHANGES = {
 @pytest.mark.claim(id="0.24", falsifier=see_nothing)
 def test_a_directory_that_changes_while_it_is_checked_is_noticed(exhibit, tmp_path, monkeypatch):
     """The file is named; the tokenizer still loads, for it was copied."""
-    monkeypatch.setattr(model_directory, "probe", lambda *_: {})
+    monkeypatch.setattr(directories, "probe", lambda *_: {})
     rows = []
     for case, directory in copies(tmp_path, dict.fromkeys(CHANGES, lambda directory: None)):
         inspected = inspect_directory(directory, view_of(directory), free=ROOM)
-        before = model_directory.changed_since(inspected)
+        before = directories.changed_since(inspected)
         CHANGES[case](directory)
-        after = model_directory.changed_since(inspected)
+        after = directories.changed_since(inspected)
         tokens = load_tokenizer(inspected.path, {"trust_remote_code": False}).encode("Rust")
         rows.append([case, before, after, len(tokens)])
     exhibit.table(rows, columns=["change", "before", "after", "tokens of Rust"], title="changes")
@@ -221,7 +221,7 @@ def test_a_directory_that_changes_while_it_is_checked_is_noticed(exhibit, tmp_pa
 
 
 def take_a_crash_for_an_end(monkeypatch):
-    monkeypatch.setattr(probing, "_ended", lambda code, stage: None)
+    monkeypatch.setattr(probe, "_ended", lambda code, stage: None)
 
 
 CRASH = """
@@ -238,21 +238,24 @@ sys.meta_path.insert(0, Finder())
 @pytest.mark.claim(id="0.25", falsifier=take_a_crash_for_an_end)
 def test_what_never_ends_or_takes_everything_or_crashes_is_stopped(exhibit, tmp_path, monkeypatch):
     """In a process of its own, whose time and memory are watched."""
-    brief = replace(probing.STAGES["chat template"], seconds=3)
-    monkeypatch.setitem(probing.STAGES, "chat template", brief)
-    monkeypatch.setattr(probing, "MEMORY", 1_200_000_000)
+    brief = replace(probe.STAGES["chat template"], seconds=3)
+    monkeypatch.setitem(probe.STAGES, "chat template", brief)
+    monkeypatch.setattr(probe, "MEMORY", 1_200_000_000)
     templates = {
         case: damaged.setting("tokenizer_config.json", chat_template=template)
-        for case, template in (("endless", damaged.ENDLESS), ("huge", damaged.HUGE))
+        for case, template in (
+            ("endless", damaged.ENDLESS),
+            ("huge", damaged.HUGE),
+        )
     }
     said = {}
     for case, directory in copies(tmp_path, templates):
-        problems = probing.probe(directory)
+        problems = probe.probe(directory)
         said[case] = problems.get("chat template", str(problems))
     (tmp_path / "sitecustomize.py").write_text(CRASH)
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
-        said["crash"] = refusal(probing.probe, tmp_path / "whole")
+        said["crash"] = refusal(probe.probe, tmp_path / "whole")
     exhibit.table(list(map(list, said.items())), columns=["case", "said"], title="stopped")
     wrong = {case: text for case, text in said.items() if "was stopped" not in str(text)}
 

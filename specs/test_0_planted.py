@@ -7,8 +7,8 @@ in tokenizers.
 import pytest
 
 from fixtures import planted
-from fixtures.known_faults import known_faults
-from tools.laws import LAWS, OBJECT_LAWS, TEXT_LAWS, Finding
+from fixtures.models.known_faults import known_faults
+from llm_spec.laws import LAWS, OBJECT_LAWS, TEXT_LAWS, Finding
 
 LAW_OF = {law.__name__: law for law in (*LAWS, *OBJECT_LAWS, *TEXT_LAWS)}
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from fixtures import catalogue, download, provision
-from fixtures.mini_package import mini_package
-from fixtures.provision import Unavailable
+from fixtures.provision import catalogue, download, provision
+from fixtures.provision.provision import Unavailable
+from fixtures.synthetic.mini_package import mini_package
 
 ROOT = Path(__file__).parents[1]
 

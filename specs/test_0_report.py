@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.browser import visit
-from fixtures.report_sample import HEADS, HOSTILE, LAYERS, TOKENS, many_models, sample
-from tools.report import page, write_report
+from fixtures.doubles.browser import visit
+from fixtures.doubles.report_sample import HEADS, HOSTILE, LAYERS, TOKENS, many_models, sample
+from llm_spec.report import page, write_report
 
 pytestmark = pytest.mark.browser
 ISOLATES = str.maketrans("", "", "\u2066\u2067\u2068\u2069")

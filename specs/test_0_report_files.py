@@ -10,11 +10,11 @@ from contextlib import redirect_stderr, redirect_stdout
 import numpy as np
 import pytest
 
-from fixtures.browser import visit
-from fixtures.report_sample import sample
+from fixtures.doubles.browser import visit
+from fixtures.doubles.report_sample import sample
+from llm_spec.cli import compare
+from llm_spec.report import load, render_report, sections
 from specs.test_0_report import PHONE, miswrite, written
-from tools import compare
-from tools.report import cli, load, render_report, sections
 
 NAN = '{"kind":"bars","title":"t","axis":"a","labels":["x"],"values":[NaN]}'
 
@@ -96,10 +96,10 @@ def test_results_that_cannot_be_drawn_are_refused_in_one_sentence(tmp_path, exhi
 
 
 def drawn(results, report):
-    """Exit code of `python -m tools report` and what it said."""
+    """Exit code of `llm-spec report` and what it said."""
     said = io.StringIO()
     with redirect_stderr(said), redirect_stdout(said):
-        code = cli.run(argparse.Namespace(results=results, output=report))
+        code = report.run(argparse.Namespace(results=results, output=report))
     return code, said.getvalue()
 
 

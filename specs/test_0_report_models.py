@@ -6,14 +6,14 @@ from html import unescape
 
 import pytest
 
-from fixtures import seeds
-from fixtures.browser import visit
-from fixtures.report_sample import many_models, sample
+from fixtures.doubles.browser import visit
+from fixtures.doubles.report_sample import many_models, sample
+from fixtures.models import seeds
+from llm_spec.ledger import results, terminal
+from llm_spec.ledger.claims import Claim
+from llm_spec.report import entries, render_report
+from llm_spec.report.payload import FILE_LIMIT
 from specs.test_0_report import exhibit_of, miswrite, written
-from tools import results, show
-from tools.claims import Claim
-from tools.report import ledger, render_report
-from tools.report.payload import FILE_LIMIT
 
 MATRIX_ROWS = "[...document.querySelectorAll('.matrix tbody tr')]"
 ROWS_OF_A_CLAIM = re.compile(r'<tr data-subjects="([^"]*)" data-verdict="([^"]*)">')
@@ -123,7 +123,7 @@ def filtered(reader):
 
 
 def tell_one_by_one(monkeypatch):
-    for module in (ledger, show):
+    for module in (entries, terminal):
         monkeypatch.setattr(module, "FEW", sys.maxsize)
 
 
@@ -140,8 +140,8 @@ def test_thousands_of_verdicts_stay_readable(exhibit):
     }
     true = {(c["id"], c["subject"], c["verdict"]) for c in whole["claims"]}
     longest = max(len(ROWS_OF_A_CLAIM.findall(entry)) for _, entry in CLAIMS.findall(html))
-    terminal = show.render(show.summary(as_rows(whole), None), 1000, colour=False)
-    lines = len(terminal.splitlines()) / len({claim for claim, _, _ in true})
+    printed = terminal.render(terminal.summary(as_rows(whole), None), 1000, colour=False)
+    lines = len(printed.splitlines()) / len({claim for claim, _, _ in true})
     unknown_faults = [c for c in whole["claims"] if c["reason"] and "0.3, but" in c["reason"]]
     silent = [c["subject"] for c in unknown_faults if not named_in(terminal, c)]
     exhibit.table(

@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from fixtures.faults import TamperedModel
-from tools import tolerances
+from fixtures.doubles.tampered import TamperedModel
+from llm_spec.numerics import tolerances
 
 IDS = [7, 203, 7, 19, 5, 211, 42]  # for models without a tokenizer
 

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper
 
-from fixtures import prompts, strings, subjects
-from fixtures.faults import TamperedModel
-from fixtures.passages import passages
-from tools import quality, quantisation, tokens
+from fixtures.doubles.tampered import TamperedModel
+from fixtures.models import subjects
+from fixtures.texts import prompts, strings
+from fixtures.texts.passages import passages
+from llm_spec.model import quantisation, tokens
+from llm_spec.quality import likelihood
 
 # The package exports a function of the same name, which hides the module from `import … as`.
 cli = importlib.import_module("mlx_lm.generate")
@@ -276,10 +278,10 @@ def round_nothing(monkeypatch):
 def test_a_smaller_file_of_the_same_model_predicts_worse(trained, exhibit):
     """Bits per byte of a fixed passage: what the model needs to write it; lower is better."""
     opening = passages("prose")["prose"][:400]
-    costs = {"as stored": quality.bits_per_byte(trained.model, trained.tokenizer, opening)}
+    costs = {"as stored": likelihood.bits_per_byte(trained.model, trained.tokenizer, opening)}
     smaller = quantisation.Scheme("3 bits", bits=3, group_size=64)
     with quantisation.stored_as(trained.model, smaller, quantisation.round_trip):
-        costs["3 bits"] = quality.bits_per_byte(trained.model, trained.tokenizer, opening)
+        costs["3 bits"] = likelihood.bits_per_byte(trained.model, trained.tokenizer, opening)
     exhibit.bars(costs, title="cost of the same text", axis="bits per byte")
 
     says = exhibit.measured(
@@ -301,7 +303,7 @@ def test_the_8b_predicts_better_than_the_3b_and_answers_slower(models, exhibit):
     measured = {}
     for name in ("llama-3.2-3b", "qwen3-8b"):
         subject = models[name]
-        cost = quality.bits_per_byte(subject.model, subject.tokenizer, text)
+        cost = likelihood.bits_per_byte(subject.model, subject.tokenizer, text)
         speed = generate(subject, prompts.COMPARISON_PROMPT, max_tokens=100)[-1].generation_tps
         measured[name] = (cost, speed)
     exhibit.table(

@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 from mlx_lm.models import cache as caches
 
-from fixtures.cached import IDS, allocated, feed, filled, held, plain_cache, quantised_cache
-from tools import tolerances
+from fixtures.synthetic.filled_caches import (
+    IDS,
+    allocated,
+    feed,
+    filled,
+    held,
+    plain_cache,
+    quantised_cache,
+)
+from llm_spec.numerics import tolerances
 
 CONTEXT = 2048  # tokens, for which the plan reckons 2 GB
 

@@ -6,10 +6,18 @@ import pytest
 from mlx_lm.models import base
 from mlx_lm.models import cache as caches
 
-from fixtures.cached import IDS, compositions, feed, filled, plain_cache, quantised_cache
-from fixtures.passages import passages
-from tools import sampling, tokens, tolerances
-from tools.attention import causal_mask
+from fixtures.synthetic.filled_caches import (
+    IDS,
+    compositions,
+    feed,
+    filled,
+    plain_cache,
+    quantised_cache,
+)
+from fixtures.texts.passages import passages
+from llm_spec.model import tokens
+from llm_spec.numerics import sampling, tolerances
+from llm_spec.observe.attention import causal_mask
 
 TOKENS, WINDOW = 8, 4
 

@@ -8,8 +8,8 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
-from fixtures.cached import filled, held, plain_cache
-from tools import timing
+from fixtures.synthetic.filled_caches import filled, held, plain_cache
+from llm_spec.numerics import timing
 
 # On a CPU time is arithmetic, so a short prefix shows in it. A GPU reads its weights for one token
 # as long as for a hundred, and needs a longer one.

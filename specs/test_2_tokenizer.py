@@ -4,9 +4,9 @@ import unicodedata
 
 import pytest
 
-from fixtures import prompts, strings
-from fixtures.faults import TamperedTokenizer
-from tools import tokens
+from fixtures.doubles.tampered import TamperedTokenizer
+from fixtures.texts import prompts, strings
+from llm_spec.model import tokens
 
 WORD = "Rust"
 HALF_A_PAIR = "half \ud83d pair"

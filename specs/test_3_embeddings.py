@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from mlx_lm.models import llama
 
-from fixtures import prompts
-from tools import accounting, tokens
-from tools.trace import trace
+from fixtures.texts import prompts
+from llm_spec.model import accounting, tokens
+from llm_spec.observe.trace import trace
 
 WORD_FIRST = (prompts.EXAMPLE, prompts.OTHER_CONTEXT)
 WORD_LAST = ("I wrote it all in the language Rust", "I scrubbed at the old brown Rust")

@@ -8,7 +8,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
-from tools import accounting
+from llm_spec.model import accounting
 
 SHOWN_LAYER = ".layers.0."  # every layer has the same groups, so one is shown in full
 

@@ -10,10 +10,12 @@ import pytest
 from mlx_lm.models import llama
 from mlx_lm.models.cache import make_prompt_cache
 
-from fixtures import prompts
-from tools import attention, tokens, tolerances
-from tools import trace as tracing
-from tools.trace import attention_calls, trace
+from fixtures.texts import prompts
+from llm_spec.model import tokens
+from llm_spec.numerics import tolerances
+from llm_spec.observe import attention
+from llm_spec.observe import trace as tracing
+from llm_spec.observe.trace import attention_calls, trace
 
 IDS = [7, 203, 7, 19, 5, 211, 42, 8]  # for laws, which hold on models without a tokenizer too
 

@@ -4,9 +4,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tools import tokens
-from tools import trace as tracing
-from tools.trace import trace
+from llm_spec.model import tokens
+from llm_spec.observe import trace as tracing
+from llm_spec.observe.trace import trace
 
 HALF = 20  # length of a random sequence that is then repeated
 

@@ -6,11 +6,12 @@ Needs the extra `parity` (PyTorch on the CPU); without it these claims are not r
 import numpy as np
 import pytest
 
-from fixtures.passages import passages
-from fixtures.prompts import PREDICTIONS
-from fixtures.transformers_llama import transformers_llama
-from tools import tokens, tolerances
-from tools.trace import trace
+from fixtures.doubles.transformers_llama import transformers_llama
+from fixtures.texts.passages import passages
+from fixtures.texts.prompts import PREDICTIONS
+from llm_spec.model import tokens
+from llm_spec.numerics import tolerances
+from llm_spec.observe.trace import trace
 
 TEXTS = (*PREDICTIONS, passages("prose")["prose"])  # four short prompts and one of a page
 

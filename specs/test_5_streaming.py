@@ -7,9 +7,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from tools import streaming, tolerances
-from tools.streaming import attention_statistics
-from tools.trace import trace
+from llm_spec.numerics import tolerances
+from llm_spec.observe import head_statistics
+from llm_spec.observe.head_statistics import attention_statistics
+from llm_spec.observe.trace import trace
 
 IDS = [7, 203, 7, 19, 5, 211, 7, 203, 7, 19, 5, 211, 42, 8]
 ROWS = 3  # queries looked at at once; the last block of a layer is a shorter one
@@ -18,7 +19,9 @@ ROUNDS = 9
 
 
 def count_queries_that_show_nothing(monkeypatch):
-    monkeypatch.setattr(streaming, "_mean", lambda rows: np.nan_to_num(rows).mean(axis=(0, 2)))
+    monkeypatch.setattr(
+        head_statistics, "_mean", lambda rows: np.nan_to_num(rows).mean(axis=(0, 2))
+    )
 
 
 @pytest.mark.claim(id="5.36", falsifier=count_queries_that_show_nothing)
@@ -26,7 +29,7 @@ def test_statistics_of_heads_are_those_of_their_whole_maps(subject, exhibit, mon
     """Each statistic by its definition, from maps that were kept, beside the streamed one."""
     maps = trace(subject.model, IDS).attention
     heads = maps[0].shape[0]
-    monkeypatch.setattr(streaming, "BLOCK_BYTES", 4 * heads * len(IDS) * ROWS)
+    monkeypatch.setattr(head_statistics, "BLOCK_BYTES", 4 * heads * len(IDS) * ROWS)
     streamed = attention_statistics(subject.model, IDS).layers
     apart = {}
     for layer, seen in zip(maps, streamed, strict=True):
@@ -61,7 +64,7 @@ def by_definition(maps):
 
 
 def keep_two_layers(monkeypatch):
-    look, kept = streaming._look, []
+    look, kept = head_statistics._look, []
 
     def keeping(call, *arguments):
         if call.layer < 2:
@@ -69,7 +72,7 @@ def keep_two_layers(monkeypatch):
             mx.eval(kept[-1])
         return look(call, *arguments)
 
-    monkeypatch.setattr(streaming, "_look", keeping)
+    monkeypatch.setattr(head_statistics, "_look", keeping)
 
 
 @pytest.mark.slow

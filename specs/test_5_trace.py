@@ -10,12 +10,13 @@ import pytest
 from mlx_lm.models import llama
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from fixtures.architectures import build_architecture
-from fixtures.tiny import build_tiny
-from tools import attention, recording, streaming, tolerances, trace_input
-from tools import trace as tracing
-from tools.streaming import attention_statistics
-from tools.trace import TraceError, attention_calls, trace
+from fixtures.synthetic.architectures import build_architecture
+from fixtures.synthetic.tiny import build_tiny
+from llm_spec.numerics import tolerances
+from llm_spec.observe import attention, head_statistics, hooks, inputs
+from llm_spec.observe import trace as tracing
+from llm_spec.observe.head_statistics import attention_statistics
+from llm_spec.observe.trace import TraceError, attention_calls, trace
 
 IDS = [7, 203, 7, 19, 5, 211, 42, 8]
 LAYER = 1  # of three: what is wrong there must not be blamed on its neighbours
@@ -37,7 +38,7 @@ def leave_the_patches(monkeypatch):
             monkeypatch.setattr(owner, name, replacement)
         yield
 
-    monkeypatch.setattr(recording, "_patched", patched_for_good)
+    monkeypatch.setattr(hooks, "_patched", patched_for_good)
 
 
 @pytest.mark.claim(id="5.30", falsifier=leave_the_patches)
@@ -83,7 +84,7 @@ class Failing(nn.Module):
 
 
 def accept_any_map(monkeypatch):
-    for form in (tracing, streaming):
+    for form in (tracing, head_statistics):
         monkeypatch.setattr(form, "accept", lambda *_: None)
 
 
@@ -114,7 +115,7 @@ def test_a_wrong_map_is_refused_by_layer_and_by_how_much(exhibit, monkeypatch):
 
 
 def forget_the_context(monkeypatch):
-    monkeypatch.setattr(trace_input, "context_length", lambda model: None)
+    monkeypatch.setattr(inputs, "context_length", lambda model: None)
 
 
 @pytest.mark.claim(id="5.32", falsifier=forget_the_context)
@@ -211,7 +212,7 @@ def test_weights_that_are_not_numbers_are_found_and_counted(exhibit):
 
 
 def take_blindness_for_silence(monkeypatch):
-    for form in (tracing, streaming):
+    for form in (tracing, head_statistics):
         monkeypatch.setattr(form, "unseen_layers", lambda *_: {})
 
 

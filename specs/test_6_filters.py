@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.draws import DRAWN_FROM, FALSE_ALARM, SEED, draw, logprobs_of, survivors
-from tools import sampling
-from tools.shapes import random_state_kept
+from fixtures.models.draws import DRAWN_FROM, FALSE_ALARM, SEED, draw, logprobs_of, survivors
+from llm_spec.model.declare import random_state_kept
+from llm_spec.numerics import sampling
 
 
 def keep_one_fewer(monkeypatch):

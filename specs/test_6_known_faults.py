@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.draws import DRAWN_FROM, draw, logprobs_of, survivors
-from tools import sampling, tokens
-from tools.shapes import random_state_kept
+from fixtures.models.draws import DRAWN_FROM, draw, logprobs_of, survivors
+from llm_spec.model import tokens
+from llm_spec.model.declare import random_state_kept
+from llm_spec.numerics import sampling
 
 REFUSED = {
     "top_k as large as the vocabulary": {"top_k": DRAWN_FROM},

@@ -4,9 +4,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from fixtures import prompts
-from fixtures.faults import TamperedModel
-from tools import sampling, tokens
+from fixtures.doubles.tampered import TamperedModel
+from fixtures.texts import prompts
+from llm_spec.model import tokens
+from llm_spec.numerics import sampling
 
 IDS = [7, 203, 7, 19, 5, 211, 42]  # for models without a tokenizer
 CLOSED = ("Rust is a programming", "The capital of France is")  # one right answer each

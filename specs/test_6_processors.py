@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.draws import next_logits
-from tools import sampling
+from fixtures.models.draws import next_logits
+from llm_spec.numerics import sampling
 
 # The package exports a function of the same name, which hides the module from `import … as`.
 cli = importlib.import_module("mlx_lm.generate")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.draws import DRAWN_FROM, DRAWS, FALSE_ALARM, SEED, draw, logprobs_of
-from tools import sampling
-from tools.shapes import random_state_kept
+from fixtures.models.draws import DRAWN_FROM, DRAWS, FALSE_ALARM, SEED, draw, logprobs_of
+from llm_spec.model.declare import random_state_kept
+from llm_spec.numerics import sampling
 
 
 def fairness(drawn, probabilities):

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from fixtures import jobs, prompts
-from fixtures.passages import fingerprint
-from tools import accounting, assistant
+from fixtures.texts import jobs, prompts
+from fixtures.texts.passages import fingerprint
+from llm_spec.model import accounting
+from llm_spec.quality import assistant
 
 SMALL, LARGE = 1e9, 3e9  # parameters
 CONTROLS = {

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tools import chips, roofline
-from tools.accounting import groups, total_bytes
-from tools.shapes import declare, published
+from llm_spec.model.accounting import groups, total_bytes
+from llm_spec.model.declare import declare, published
+from llm_spec.performance import chips, roofline
 
 
 def read_the_whole_table(monkeypatch):

@@ -6,9 +6,10 @@ from math import comb, sqrt
 
 import pytest
 
-from fixtures import jobs
-from tools import assistant, choose
-from tools.choose import Candidate
+from fixtures.texts import jobs
+from llm_spec.cli import choose
+from llm_spec.cli.choose import Candidate
+from llm_spec.quality import assistant
 
 # ── The rule ──────────────────────────────────────────────────────────────────────────────────
 

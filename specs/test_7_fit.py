@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-import tools.__main__
-from tools import capacity, chips, fit, safetensors
-from tools.shapes import declare, published
+from llm_spec.cli import command_line, fit
+from llm_spec.model import safetensors
+from llm_spec.model.declare import declare, published
+from llm_spec.performance import capacity, chips
 
 GIB = 2**30
 CONTEXT = 2048
@@ -148,13 +149,13 @@ def plan_for_anything(monkeypatch):
 
 @pytest.mark.claim(id="7.19", falsifier=plan_for_anything)
 def test_a_question_that_makes_no_sense_gets_a_sentence_and_exit_code_2(exhibit):
-    """`python -m tools fit` with amounts, chips and models that cannot be meant."""
+    """`llm-spec fit` with amounts, chips and models that cannot be meant."""
     answers = []
     for question in QUESTIONS:
         with contextlib.redirect_stderr(io.StringIO()) as said:
-            code = tools.__main__.main(["fit", *question])
+            code = command_line.main(["fit", *question])
         answers.append((" ".join(question), code, said.getvalue().strip()))
-    exhibit.table(answers, columns=["question", "exit code", "answer"], title="python -m tools fit")
+    exhibit.table(answers, columns=["question", "exit code", "answer"], title="llm-spec fit")
     wrong = [q for q, code, said in answers if code != 2 or not said or "\n" in said]
 
     says = exhibit.measured("questions answered otherwise", wrong, should_be=[])

@@ -9,7 +9,9 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from tools import bandwidth, guard, speed, timing
+from llm_spec.cli import guard
+from llm_spec.numerics import timing
+from llm_spec.performance import bandwidth, speed
 
 ROOT = Path(__file__).parents[1]
 

@@ -1,7 +1,7 @@
 """Experiment 7: real sizes with random weights: the plan's models, measured without a download.
 
 Neither speed nor memory depends on what the weights are, so a model's shape is filled with random
-ones and run. `python -m tools measure` prints the same figures for more lengths and widths.
+ones and run. `llm-spec measure` prints the same figures for more lengths and widths.
 """
 
 import gc
@@ -9,9 +9,9 @@ import gc
 import mlx.core as mx
 import pytest
 
-from tools import bandwidth, chips, materialise, memory, roofline, speed
-from tools.accounting import total_parameters
-from tools.shapes import declare, published
+from llm_spec.model.accounting import total_parameters
+from llm_spec.model.declare import declare, published
+from llm_spec.performance import bandwidth, chips, materialise, memory, roofline, speed
 
 # Tokens read and made. A CPU multiplies packed matrices slowly, and its memory tells as much.
 LENGTHS = (4, 4) if mx.default_device() == mx.cpu else (128, 32)

@@ -7,9 +7,10 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache
 
-from tools import dry_run, materialise, memory
-from tools.accounting import total_bytes, total_parameters
-from tools.shapes import declare, published
+from llm_spec.model import dry_run
+from llm_spec.model.accounting import total_bytes, total_parameters
+from llm_spec.model.declare import declare, published
+from llm_spec.performance import materialise, memory
 
 GIB = 2**30
 CONTEXT = 2048

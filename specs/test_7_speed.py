@@ -11,7 +11,8 @@ from itertools import pairwise
 import pytest
 from mlx_lm import benchmark
 
-from tools import bandwidth, chips, roofline, speed, timing
+from llm_spec.numerics import timing
+from llm_spec.performance import bandwidth, chips, roofline, speed
 
 # The package exports a function of the same name.
 generation = import_module("mlx_lm.generate")

@@ -12,9 +12,10 @@ import pytest
 from mlx.utils import tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
-from fixtures.passages import fingerprint, passages
-from tools import quality, quantisation
-from tools.quantisation import FLOAT32, LADDER, Scheme
+from fixtures.texts.passages import fingerprint, passages
+from llm_spec.model import quantisation
+from llm_spec.model.quantisation import FLOAT32, LADDER, Scheme
+from llm_spec.quality import likelihood
 
 QUICK = (Scheme("8 bits", 8, 64), Scheme("4 bits", 4, 64), Scheme("2 bits", 2, 64))
 QUICK_BYTES = 260  # of one passage: enough for 50 predictions, little enough for a slow CPU
@@ -90,7 +91,7 @@ def ladder_of(subject):
 
 
 def beginning(tokenizer):
-    return quality.encode(tokenizer, passages("prose")["prose"][:QUICK_BYTES])
+    return likelihood.encode(tokenizer, passages("prose")["prose"][:QUICK_BYTES])
 
 
 def show_ladder(exhibit, rungs, title, speeds):
@@ -166,7 +167,7 @@ def test_fewer_bits_diverge_more(embedded, exhibit):
 @pytest.mark.claim(id="8.14", falsifier=quantise_nothing)
 def test_four_bits_leave_a_language_model_and_two_bits_do_not(embedded, exhibit):
     """Measured against the best that any table of letter pairs could do on the passages."""
-    pairs = quality.bigram_bits_per_byte(passages().values())
+    pairs = likelihood.bigram_bits_per_byte(passages().values())
     ladder = ladder_of(embedded)
     costs = {rung.scheme.name: rung.bits_per_byte for rung in ladder}
     exhibit.bars(
@@ -186,7 +187,7 @@ def test_four_bits_leave_a_language_model_and_two_bits_do_not(embedded, exhibit)
 def climb_all(subject):
     """The whole ladder on all passages; takes minutes."""
     if subject.name not in WHOLE:
-        texts = [quality.encode(subject.tokenizer, text) for text in passages().values()]
+        texts = [likelihood.encode(subject.tokenizer, text) for text in passages().values()]
         WHOLE[subject.name] = quantisation.climb(subject.unpacked, texts, LADDER)
     return WHOLE[subject.name]
 

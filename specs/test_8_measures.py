@@ -7,9 +7,11 @@ import numpy as np
 import psutil
 import pytest
 
-import tools.__main__
-from fixtures.passages import fingerprint, passages
-from tools import accounting, claims, compare, quality, results
+from fixtures.texts.passages import fingerprint, passages
+from llm_spec.cli import command_line, compare
+from llm_spec.ledger import claims, results
+from llm_spec.model import accounting
+from llm_spec.quality import likelihood
 
 PAGE = 16_384  # what an allocation may be rounded up by
 
@@ -46,7 +48,7 @@ def test_active_memory_counts_arrays_and_resident_set_size_does_not(trained, exh
 
 def forget_to_normalise(monkeypatch):
     monkeypatch.setattr(
-        quality, "_log_softmax", lambda logits: logits - logits.max(-1, keepdims=True)
+        likelihood, "_log_softmax", lambda logits: logits - logits.max(-1, keepdims=True)
     )
 
 
@@ -54,7 +56,7 @@ def forget_to_normalise(monkeypatch):
 def test_divergence_is_the_textbook_kl(exhibit):
     """Against the definition in float64, on random logits: sum of p · (log p - log q)."""
     p_logits, q_logits = 3 * np.random.default_rng(0).standard_normal((2, 100, 500))
-    found = quality.divergence(mx.array(p_logits), mx.array(q_logits))
+    found = likelihood.divergence(mx.array(p_logits), mx.array(q_logits))
     p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (p_logits, q_logits))
     expected = (p * np.log(p / q)).sum(-1).mean()
     flips = int((p.argmax(-1) != q.argmax(-1)).sum())
@@ -69,13 +71,13 @@ def test_divergence_is_the_textbook_kl(exhibit):
 
 
 def count_tokens_as_bytes(monkeypatch):
-    encode = quality.encode
+    encode = likelihood.encode
 
     def short(tokenizer, text):
         encoded = encode(tokenizer, text)
-        return quality.Encoded(encoded.token_ids, encoded.context, len(encoded.token_ids))
+        return likelihood.Encoded(encoded.token_ids, encoded.context, len(encoded.token_ids))
 
-    monkeypatch.setattr(quality, "encode", short)
+    monkeypatch.setattr(likelihood, "encode", short)
 
 
 @pytest.mark.claim(id="8.17", falsifier=count_tokens_as_bytes)
@@ -88,7 +90,7 @@ def test_bits_per_byte_shares_the_bits_among_the_bytes_predicted(vocabulary, exh
     n_bytes = len(text.encode()) - len(given.encode())
     expected = 18 * (len(token_ids) - 1) / n_bytes
 
-    found = quality.bits_per_byte(know_nothing, vocabulary.tokenizer, text)
+    found = likelihood.bits_per_byte(know_nothing, vocabulary.tokenizer, text)
 
     says = exhibit.measured(
         f"bits per byte of {len(token_ids)} tokens, {n_bytes} bytes of them predicted", found,
@@ -107,18 +109,18 @@ def compare_any_texts(monkeypatch):
 
 @pytest.mark.claim(id="8.21", falsifier=compare_any_texts)
 def test_costs_on_different_passages_are_not_compared(tmp_path, capsys, exhibit):
-    """`python -m tools compare` on two runs that are alike but for a letter of one passage."""
+    """`llm-spec compare` on two runs that are alike but for a letter of one passage."""
     texts = passages()
     others = {**texts, "prose": texts["prose"] + "."}
     files = {name: a_ladder_on(tmp_path / f"{name}.json", fingerprint(t))
              for name, t in (("A", texts), ("same", texts), ("other", others))}  # fmt: skip
     ends = {}
     for name in ("same", "other"):
-        code = tools.__main__.main(["compare", str(files["A"]), str(files[name])])
+        code = command_line.main(["compare", str(files["A"]), str(files[name])])
         ends[name] = code, capsys.readouterr().err.strip()
     exhibit.table(
         [[name, *end] for name, end in ends.items()],
-        columns=["passages", "exit code", "said"], title="python -m tools compare",
+        columns=["passages", "exit code", "said"], title="llm-spec compare",
     )  # fmt: skip
     codes = {name: code for name, (code, _) in ends.items()}
 

@@ -5,8 +5,8 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from tools import quantisation
-from tools.quantisation import AFFINE, LADDER, Scheme
+from llm_spec.model import quantisation
+from llm_spec.model.quantisation import AFFINE, LADDER, Scheme
 
 # ── What is stored ────────────────────────────────────────────────────────────────────────────
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
-from fixtures.damaged import setting
-from fixtures.faults import TamperedModel
-from fixtures.passages import passages
-from fixtures.subjects import Subject
-from tools import quality
-from tools.model_directory import trial
+from fixtures.doubles.damaged import setting
+from fixtures.doubles.tampered import TamperedModel
+from fixtures.models.subjects import Subject
+from fixtures.texts.passages import passages
+from llm_spec.directory import trial_load
+from llm_spec.quality import likelihood
 
 
 def copied(directory, into):
@@ -37,7 +37,7 @@ def problems_of(directory):
     if directory.inspected:
         return directory.inspected.problems
     messages = []
-    trial.main(directory.path, [], messages.append)
+    trial_load.main(directory.path, [], messages.append)
     return {message["about"]: message["problem"] for message in messages if "about" in message}
 
 
@@ -76,7 +76,7 @@ def test_the_chat_template_makes_text_of_a_conversation(directory, exhibit):
         if not directory.tokenizer.has_chat_template:
             pytest.skip(f"{directory.name} has no chat template")
         chat = {"tokenize": False, "add_generation_prompt": True}
-        text = directory.tokenizer.apply_chat_template(trial.CONVERSATION, **chat)
+        text = directory.tokenizer.apply_chat_template(trial_load.CONVERSATION, **chat)
         exhibit.text(text, title="a conversation as the model reads it")
 
     says = exhibit.measured("chat template", problem or "makes text", should_be="makes text")
@@ -96,9 +96,9 @@ def shift_the_vocabulary(directory):
 def test_the_model_predicts_ordinary_text_better_than_letter_pairs(directory, exhibit):
     """Bits per byte, against the least that any table of letter pairs could need on the text."""
     texts = passages("prose")
-    pairs = quality.bigram_bits_per_byte(texts.values())
+    pairs = likelihood.bigram_bits_per_byte(texts.values())
     costs = {
-        name: quality.bits_per_byte(directory.model, directory.tokenizer, text)
+        name: likelihood.bits_per_byte(directory.model, directory.tokenizer, text)
         for name, text in texts.items()
     }
     exhibit.bars({**costs, "letter pairs": pairs}, title="cost of a text", axis="bits per byte")

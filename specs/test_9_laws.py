@@ -1,9 +1,9 @@
 """Experiment 9: the laws that every model, every tokenizer and mlx-lm itself must keep.
 
-A law is a function of `tools.laws`; its docstring says what it holds, and `claims.toml` which claim
-it decides. Whether it applies is read off the model. `pytest specs/ --architectures` holds a tiny
-model of every architecture to them all; what is known to be broken upstream stands in
-`fixtures/known_faults.toml` with its evidence.
+A law is a function of `llm_spec.laws`; its docstring says what it holds, and `claims.toml` which
+claim it decides. Whether it applies is read off the model. `pytest specs/ --architectures` holds a
+tiny model of every architecture to them all; what is known to be broken upstream stands in
+`fixtures/models/known_faults.toml` with its evidence.
 """
 
 from pathlib import Path
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from fixtures import planted
-from fixtures.known_faults import known_faults
-from fixtures.lawful import hold, told
-from tools import laws
-from tools.accounting import total_parameters
-from tools.claims import read_ledger
+from fixtures.models.known_faults import known_faults
+from fixtures.models.law_verdict import hold, told
+from llm_spec import laws
+from llm_spec.ledger.claims import read_ledger
+from llm_spec.model.accounting import total_parameters
 
 LEDGER = read_ledger(Path(__file__).with_name("claims.toml"))
 CLAIMS = {claim.law: claim.id for claim in LEDGER.values() if claim.law}

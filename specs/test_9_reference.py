@@ -1,6 +1,6 @@
 """Experiment 9: is this model the one that it was made of? Held to a reference, on fixed texts.
 
-What is measured and how it is judged is in `tools.divergence`.
+What is measured and how it is judged is in `llm_spec.quality.reference`.
 """
 
 import math
@@ -9,16 +9,17 @@ import sys
 import mlx.core as mx
 import pytest
 
-from fixtures.catalogue import Entry
-from fixtures.damaged import setting
-from fixtures.faults import TamperedModel
-from fixtures.passages import fingerprint, passages
-from fixtures.small_directory import write_small_model
-from fixtures.subjects import Subject
-from tools import quality, tolerances
-from tools.divergence import compare, part, weigh_up, wired_apart, worst
-from tools.storage import storage_of
-from tools.trace import TraceError, layer_names
+from fixtures.doubles.damaged import setting
+from fixtures.doubles.tampered import TamperedModel
+from fixtures.models.subjects import Subject
+from fixtures.provision.catalogue import Entry
+from fixtures.synthetic.small_directory import write_small_model
+from fixtures.texts.passages import fingerprint, passages
+from llm_spec.model.storage import storage_of
+from llm_spec.numerics import tolerances
+from llm_spec.observe.trace import TraceError, layer_names
+from llm_spec.quality import likelihood
+from llm_spec.quality.reference import compare, part, weigh_up, wired_apart, worst
 
 COMPARED = {}  # comparisons by (subject, reference): one takes seconds, and two specs look at it
 PIECE = 600  # characters of each passage: a comparison takes several passes over each of them
@@ -44,7 +45,7 @@ def texts():
 
 def encoded(subject):
     try:
-        return {name: quality.encode(subject.tokenizer, text) for name, text in texts().items()}
+        return {name: likelihood.encode(subject.tokenizer, text) for name, text in texts().items()}
     except ValueError as error:
         pytest.skip(f"{subject.name} cannot be scored on the passages: {error}")
 

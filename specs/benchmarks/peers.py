@@ -6,7 +6,7 @@ different libraries are not compared. Needs the extra `peers`; what is not insta
 """
 
 # ruff: noqa: E402  a BLAS is loaded before MLX, or it has no effect
-from tools import blas
+from llm_spec.numerics import blas
 
 BLAS = blas.preload()
 
@@ -20,17 +20,17 @@ import mlx.core as mx
 from rich.console import Console
 from rich.table import Table
 
-from fixtures import catalogue
-from fixtures.subjects import Subject
-from tools import speed
-from tools.trace import trace
+from fixtures.models.subjects import Subject
+from fixtures.provision import catalogue
+from llm_spec.observe.trace import trace
+from llm_spec.performance import speed
 
 Pair = tuple[Callable[[], object], Callable[[], object]]
 """A plain pass, and one that is watched."""
 
 
 def here(subject: Subject, ids: list[int], verify: bool) -> Pair:
-    """`tools.trace`, with every map verified or none."""
+    """`llm_spec.observe.trace`, with every map verified or none."""
     model, batch = subject.model, mx.array([ids])
     return lambda: mx.eval(model(batch)), lambda: trace(model, ids, verify=verify)
 
@@ -39,7 +39,7 @@ def transformers(subject: Subject, ids: list[int]) -> Pair:
     """transformers' own switches, with eager attention on both sides."""
     import torch
 
-    from fixtures.transformers_llama import transformers_llama
+    from fixtures.doubles.transformers_llama import transformers_llama
 
     model, batch = transformers_llama(subject), torch.tensor([ids])
     everything = {"output_attentions": True, "output_hidden_states": True}
@@ -53,7 +53,7 @@ def nnsight(subject: Subject, ids: list[int]) -> Pair:
     import nnsight
     import torch
 
-    from fixtures.transformers_llama import transformers_llama
+    from fixtures.doubles.transformers_llama import transformers_llama
 
     model, batch = transformers_llama(subject), torch.tensor([ids])
     wrapped = nnsight.NNsight(model)
@@ -75,7 +75,7 @@ def transformer_lens(subject: Subject, ids: list[int]) -> Pair:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
-    from fixtures.transformers_llama import transformers_llama
+    from fixtures.doubles.transformers_llama import transformers_llama
 
     model = TransformerBridge.boot_transformers(
         str(subject.path), hf_model=transformers_llama(subject), device="cpu"

@@ -1,7 +1,7 @@
 """Benchmarks: `pytest --benchmark-only`.
 
 Each round is timed beside a reference of the same kind of work, so that `extra_info` can say which
-share of the machine's ability was reached in that very minute. `python -m tools guard` compares
+share of the machine's ability was reached in that very minute. `llm-spec guard` compares
 these shares, never the seconds, with the baseline of this class of device in `baselines.json`.
 """
 
@@ -17,10 +17,11 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
 from conftest import BLAS
-from fixtures.passages import passages
-from tools import bandwidth, roofline, speed, timing
-from tools.accounting import total_bytes
-from tools.trace import trace
+from fixtures.texts.passages import passages
+from llm_spec.model.accounting import total_bytes
+from llm_spec.numerics import timing
+from llm_spec.observe.trace import trace
+from llm_spec.performance import bandwidth, roofline, speed
 
 ROUNDS = 9
 READ, WRITTEN = 512, 128  # the lengths that llama-bench made customary

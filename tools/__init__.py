@@ -1,1 +1,0 @@
-"""All that looks: plain functions on plain values, for specs, notebooks and the command line."""

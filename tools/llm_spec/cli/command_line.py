@@ -1,0 +1,20 @@
+"""`llm-spec SUBCOMMAND …`, also as `python -m llm_spec`."""
+
+import argparse
+import importlib
+
+SUBCOMMANDS = ("report", "compare", "fit", "measure", "guard", "choose")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand and return its exit code; 2 where the command line was wrong."""
+    parser = argparse.ArgumentParser(prog="llm-spec")
+    subparsers = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
+    for name in SUBCOMMANDS:
+        module = importlib.import_module(f"llm_spec.cli.{name}")
+        known = set(subparsers.choices)
+        module.add_parser(subparsers)
+        for added in subparsers.choices.keys() - known:
+            subparsers.choices[added].set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    return int(args.run(args))

@@ -1,0 +1,197 @@
+"""`llm-spec fit`: which models and contexts fit a machine, and how fast they can be.
+
+llm-spec fit
+llm-spec fit --chip "M3 Pro" --memory 36GB
+llm-spec fit --memory 24GB --bandwidth 120GB/s --model path/to/model --bits 4,6
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_spec.numerics.units import BadAmount, parse_bytes, parse_numbers, show_bytes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from llm_spec.performance.capacity import Machine, Variant
+
+GIB = 2**30
+CONTEXTS = (2048, 8192, 32_768)
+WIDTHS = (16, 8, 6, 5, 4, 3, 2)
+COMFORTABLE_BITS = 4.0
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `fit` to the command line."""
+    parser = subparsers.add_parser(
+        "fit",
+        help="say which models and contexts fit a machine, and how fast they can be",
+        description="Which models, bit widths and contexts fit, and the tokens per second that "
+        "memory bandwidth allows at most. Without options: this machine.",
+    )
+    parser.add_argument(
+        "--memory", help="RAM to plan for, e.g. 36GB (a Mac, unless --chip differs)"
+    )
+    parser.add_argument("--bandwidth", help="memory bandwidth to plan for, e.g. 150GB/s")
+    parser.add_argument("--chip", help='take the published bandwidth of a chip, e.g. "M3 Pro"')
+    parser.add_argument("--model", action="append", type=Path, default=[], help="a model directory")
+    parser.add_argument("--bits", default="16,8,4", help="widths to plan for (default 16,8,4)")
+    parser.add_argument(
+        "--context",
+        default=",".join(map(str, CONTEXTS)),
+        help="contexts to plan for, in tokens (default %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan; 2 and one sentence where the question makes no sense."""
+    # Imported here: the other subcommands should not wait for MLX.
+    from rich.console import Console
+
+    from llm_spec.model.declare import BadConfig
+    from llm_spec.performance.chips import UnknownChip
+
+    try:
+        widths = parse_numbers(args.bits, "--bits", WIDTHS)
+        contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
+        machine = _machine(args)
+        found = _variants(args.model, widths, machine.fused)
+    except (BadAmount, UnknownChip, BadConfig) as error:
+        print(error, file=sys.stderr)
+        return 2
+    console = Console()
+    console.print(f"{show_bytes(machine.budget)} for the model: {machine.about}.", highlight=False)
+    console.print(_table(machine, found, contexts))
+    for sentence in conclusions(machine, found, contexts[0]):
+        console.print(sentence, highlight=False)
+    return 0
+
+
+def _machine(args: argparse.Namespace) -> "Machine":
+    from llm_spec.performance import chips, memory
+    from llm_spec.performance.capacity import Machine
+
+    if args.chip and not args.memory:
+        raise BadAmount("--chip plans for another machine: say its --memory too.")
+    bandwidth, source = None, "its bandwidth is not known, so its speed is not either"
+    chip = chips.one_of(chips.named(args.chip)) if args.chip and not args.bandwidth else None
+    if args.bandwidth:
+        bandwidth = float(parse_bytes(args.bandwidth, "--bandwidth", 1e9, 1e14))
+        source = f"{show_bytes(bandwidth)}/s as given"
+    elif chip is not None:
+        bandwidth, source = chip.bandwidth, f"{show_bytes(chip.bandwidth)}/s as published"
+    if args.memory:
+        # RAM is sold in units of 2**30 bytes that are called GB.
+        said = parse_bytes(args.memory, "--memory", 1e9, 1e13)
+        ram = round(said / 1e9 * GIB) if "i" not in args.memory.lower() else said
+        apple = chip is None or chip.name.startswith("Apple")
+        budget = chips.metal_limit(ram) if apple else said
+        part = "what macOS lets its GPU keep resident" if apple else "all of its memory"
+        return Machine(budget, bandwidth, f"{part}, of {args.memory}; {source}", fused=True)
+    budget, part = memory.budget()
+    if bandwidth is None:
+        bandwidth, source = _bandwidth_here()
+    fused = part != memory.MACHINE
+    return Machine(budget, bandwidth, f"{part}; {source}", fused)
+
+
+def _bandwidth_here() -> tuple[float, str]:
+    from llm_spec.performance import bandwidth, chips
+
+    measured = bandwidth.memory_bandwidth()
+    source = f"{show_bytes(measured.best)}/s measured now"
+    if (chip := chips.here()) is None:
+        return measured.best, source + ", published: unknown"
+    return chip.bandwidth, source + f", {show_bytes(chip.bandwidth)}/s published for {chip.name}"
+
+
+def _variants(directories: list[Path], widths: list[int], fused: bool) -> "list[Variant]":
+    from llm_spec.model.declare import published
+    from llm_spec.performance.capacity import read_config, stored, variants
+
+    packed = [None if width == 16 else width for width in widths]
+    found = []
+    for directory in directories:
+        found += stored(directory, fused)
+        found += variants(directory.name, read_config(directory), packed, fused)
+    for model in published().values():
+        found += variants(model.name, model.config, packed, fused)
+    return found
+
+
+def _table(machine: "Machine", found: "list[Variant]", contexts: list[int]) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from llm_spec.ledger.terminal import visible
+
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    table.add_column("model", no_wrap=True)
+    for column in ("weights", "bits", "stored"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for context in contexts:
+        table.add_column(f"tok/s\nat {context:,}", justify="right", no_wrap=True)
+    table.add_column("longest\ncontext", justify="right", no_wrap=True)
+    previous = None
+    for variant in found:
+        name = "" if variant.name == previous else variant.name
+        previous = variant.name
+        longest = variant.longest(machine)
+        table.add_row(
+            Text(visible(name)),
+            f"{variant.parameters / 1e9:.2f} B" if name else "",
+            variant.width,
+            show_bytes(variant.weights),
+            *(Text(_cell(machine, variant, c), _style(machine, variant, c)) for c in contexts),
+            f"{longest:,}" if longest else "none",
+        )
+    return table
+
+
+def _cell(machine: "Machine", variant: "Variant", context: int) -> str:
+    if context > variant.course.longest:
+        return "–"
+    if not variant.fits(machine, context):
+        return "–"
+    ceiling = variant.ceiling(machine, context)
+    if ceiling is None:
+        return "fits"
+    return f"≤ {ceiling:,.0f}" if ceiling >= 100 else f"≤ {ceiling:.3g}"
+
+
+def _style(machine: "Machine", variant: "Variant", context: int) -> str:
+    return "" if variant.fits(machine, context) else "dim"
+
+
+def conclusions(machine: "Machine", found: "list[Variant]", context: int) -> list[str]:
+    """What the table comes to: the largest models that fit with `context` tokens, in sentences."""
+    fitting = [v for v in found if v.fits(machine, context)]
+    if not fitting:
+        return [f"None of these fits with {context:,} tokens."]
+    sentences = []
+    wide = [v for v in fitting if v.bits >= COMFORTABLE_BITS]
+    largest = max(wide, key=lambda v: (v.parameters, v.bits), default=None)
+    if largest is not None:
+        sentences.append(
+            f"The largest of these that fits at 4 bits or more: {_about(machine, largest)}."
+        )
+    any_width = max(fitting, key=lambda v: (v.parameters, v.bits))
+    if any_width is not largest:
+        sentences.append(
+            f"The largest that fits at any of these widths: {_about(machine, any_width)}."
+        )
+    if machine.bandwidth is not None:
+        sentences.append("Speeds are ceilings: bandwidth over the bytes that each token must read.")
+    return sentences
+
+
+def _about(machine: "Machine", variant: "Variant") -> str:
+    from llm_spec.ledger.terminal import visible
+
+    return (
+        f"{visible(variant.name)}, {variant.parameters / 1e9:.1f} billion weights in "
+        f"{show_bytes(variant.weights)} at {variant.width} bits, with up to "
+        f"{variant.longest(machine):,} tokens"
+    )

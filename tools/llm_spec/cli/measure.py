@@ -1,0 +1,172 @@
+"""`llm-spec measure`: speed and memory of published models here, without a download.
+
+    llm-spec measure qwen3-8b llama-3.2-3b qwen3-14b -o measured.json
+
+The models are filled with random weights: neither speed nor memory depends on what they are.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_spec.numerics.units import BadAmount, parse_numbers
+
+if TYPE_CHECKING:
+    from llm_spec.numerics.timing import Sample
+    from llm_spec.performance.bandwidth import Device
+
+SCHEMA = 1
+DEFAULT = ("llama-3.2-3b", "qwen3-8b", "qwen3-14b")
+WIDTHS = (16, 8, 6, 5, 4, 3, 2)
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `measure` to the command line."""
+    parser = subparsers.add_parser(
+        "measure",
+        help="measure speed and memory of published models here, on random weights",
+        description="Fills models with random weights and measures speed, memory and the share of "
+        "the memory bandwidth that decoding reaches.",
+    )
+    parser.add_argument("models", nargs="*", default=DEFAULT, metavar="MODEL", help="by name")
+    parser.add_argument("--bits", default="4", help="widths to pack to (default 4; 16: not packed)")
+    parser.add_argument(
+        "--context", default="128,2048", help="prompt lengths (default %(default)s)"
+    )
+    parser.add_argument("--generate", type=int, default=64, help="tokens to make (default 64)")
+    parser.add_argument("--rounds", type=int, default=5, help="repeats (default 5)")
+    parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print one line a model and context; 2 where the question makes no sense."""
+    from llm_spec.numerics import blas
+
+    blas.preload()  # before anything imports MLX
+    from llm_spec.model.declare import BadConfig, published
+    from llm_spec.performance import bandwidth
+
+    try:
+        unknown = [name for name in args.models if name not in published()]
+        if unknown:
+            raise BadAmount(f"{unknown[0]!r} is not one of {', '.join(published())}.")
+        if args.generate < 2 or args.rounds < 1:
+            raise BadAmount("--generate should be at least 2 and --rounds at least 1.")
+        widths = parse_numbers(args.bits, "--bits", WIDTHS)
+        contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
+        device = bandwidth.measure()
+        print(f"{device.name}: {device.bandwidth.median / 1e9:.0f} GB/s", flush=True)
+        rows = [
+            row
+            for name in args.models
+            for width in widths
+            for row in measure(name, width, contexts, args.generate, args.rounds, device)
+        ]
+    except (BadAmount, BadConfig) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.output:
+        document = {"schema": SCHEMA, "device": _device(device), "measurements": rows}
+        try:
+            args.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"{args.output} was not written: {error.strerror}.", file=sys.stderr)
+            return 2
+    return 0
+
+
+def measure(
+    name: str, width: int, contexts: list[int], generate: int, rounds: int, device: "Device"
+) -> list[dict[str, Any]]:
+    """Fill one model and measure it at each context; a row of plain values for each.
+
+    A model without room, or a device that does not count its memory, gives one row with the
+    `reason`. The memory is free again afterwards.
+    """
+    import mlx.core as mx
+
+    from llm_spec.model.accounting import bits_per_weight
+    from llm_spec.model.declare import declare, published
+    from llm_spec.performance import memory, roofline, speed
+    from llm_spec.performance.materialise import DoesNotFit, materialise
+
+    model = published()[name]
+    on_gpu = mx.default_device().type == mx.gpu
+    # MLX's CPU backend computes half precision thirty times slower than single.
+    dtype = mx.bfloat16 if on_gpu else mx.float32
+    declared = declare(model.config, None if width == 16 else width, dtype=dtype)
+    try:
+        materialise(declared, max(contexts), generate)
+    except DoesNotFit as error:
+        print(f"{name} at {width} bits: {error}", flush=True)
+        return [{"model": name, "bits": width, "reason": str(error)}]
+    rows: list[dict[str, Any]] = []
+    for context in contexts:
+        predicted = memory.predict(declared, context, generate)
+        try:
+            measured = memory.measure(declared, context, generate)
+        except memory.NoCounters as error:
+            print(f"{name} at {width} bits: {error}", flush=True)
+            return [{"model": name, "bits": width, "reason": str(error)}]
+        prompt = speed.token_ids(context, model.config["vocab_size"])
+        timed = speed.measure(declared, prompt, generate, rounds)
+        read = roofline.decode_read(declared, context + generate // 2)
+        flops = roofline.prefill_flops(declared, context)
+        rows.append(
+            {
+                "model": name,
+                "bits": width,
+                "stored_bits": bits_per_weight(declared),
+                "context": context,
+                "generated": generate,
+                "decode": _sample(timed.decode),
+                "prefill": _sample(timed.prefill),
+                "first_token": _sample(timed.first_token),
+                "bytes_per_token": read.total,
+                "ceiling": read.ceiling(device.bandwidth.median),
+                "share": read.share(timed.decode.median, device.bandwidth.median),
+                "prefill_share": flops / timed.first_token.median / device.matmul.median,
+                "predicted": asdict(predicted) | {"resident": predicted.resident},
+                "measured": asdict(measured) | {"peak": measured.peak},
+            }
+        )
+        print(_line(rows[-1]), flush=True)
+    del declared
+    mx.clear_cache()
+    return rows
+
+
+def _line(row: dict[str, Any]) -> str:
+    predicted, measured = row["predicted"], row["measured"]
+    return (
+        f"{row['model']} at {row['bits']} bits, {row['context']} tokens: "
+        f"{row['decode']['median']:.1f} tok/s ({row['share']:.0%} of the ceiling), "
+        f"prefill {row['prefill']['median']:.0f} tok/s; "
+        f"memory {measured['resident'] / 1e9:.3f} GB, predicted {predicted['resident'] / 1e9:.3f}; "
+        f"peak {measured['peak'] / 1e9:.3f}, predicted {predicted['peak'] / 1e9:.3f}"
+    )
+
+
+def _device(device: "Device") -> dict[str, Any]:
+    import platform
+
+    from llm_spec.ledger.results import version
+    from llm_spec.performance import chips
+
+    chip = chips.here()
+    return {
+        "name": device.name,
+        "bandwidth": _sample(device.bandwidth),
+        "bandwidth_published": chip.bandwidth if chip else None,
+        "matmul": _sample(device.matmul),
+        "matmul_dtype": device.dtype,
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in ("mlx", "mlx-lm")},
+    }
+
+
+def _sample(sample: "Sample") -> dict[str, Any]:
+    return {"median": sample.median, "spread": sample.spread, "values": list(sample.values)}

@@ -1,0 +1,119 @@
+"""Which files a model directory has, whether they may be opened, and a view without code."""
+
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from llm_spec.directory.errors import BadModel, megabytes, quote
+
+SMALL = ("*.json", "*.jinja", "*.txt", "*.jsonl", "tokenizer.model", "*.tiktoken", "tiktoken.model")
+WEIGHTS = "model*.safetensors"
+# Larger than any tokenizer that is published; the sum keeps the disk from being filled.
+LARGEST, LARGEST_SUM, MOST_FILES = 256_000_000, 1_000_000_000, 10_000
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one model directory, by name: those to be parsed, and the weights."""
+
+    root: Path
+    small: dict[str, os.stat_result]
+    weights: dict[str, os.stat_result]
+    others: tuple[str, ...]
+    """Names of all else, code and pickles among it: never opened."""
+
+    def seen(self) -> dict[str, tuple[int, int]]:
+        """Size and modification time of each file in use."""
+        every = {**self.small, **self.weights}
+        return {name: (status.st_size, status.st_mtime_ns) for name, status in every.items()}
+
+
+def find(source: Path) -> Files:
+    """List `source` and check that what will be opened is a plain file inside it.
+
+    Raises `BadModel` where it is no model directory, or where a file is a device, a pipe, a broken
+    link, a link out of the directory or too large to be what its name says.
+    """
+    try:
+        root = source.resolve(strict=True)
+        if not root.is_dir():
+            raise BadModel(f"{source} is a file; give the directory that holds it.")
+        names = sorted(os.listdir(root))
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        why = getattr(error, "strerror", None) or "a link that leads in a circle"
+        raise BadModel(f"{source} cannot be opened as a directory: {why}.") from error
+    if len(names) > MOST_FILES:
+        raise BadModel(f"{source} holds {len(names):,} files, which no model directory does.")
+    if "config.json" not in names:
+        raise BadModel(f"{source} holds no config.json, so it is no model directory.{_hint(names)}")
+    small = {name: _status(root, name) for name in names if _is_small(name)}
+    weights = {name: _status(root, name) for name in names if fnmatch(name, WEIGHTS)}
+    for name, status in small.items():
+        if status.st_size > LARGEST:
+            size = megabytes(status.st_size)
+            raise BadModel(f"{name} has {size}, but should have less than {megabytes(LARGEST)}.")
+    total = sum(status.st_size for status in small.values())
+    if total > LARGEST_SUM:
+        raise BadModel(
+            f"{source} holds {megabytes(total)} besides its weights: remove what is not the "
+            "model's."
+        )
+    others = tuple(name for name in names if name not in small and name not in weights)
+    return Files(root, small, weights, others)
+
+
+def view(found: Files, into: Path) -> None:
+    """Copy the small files to `into` and link the weights there.
+
+    Raises `BadModel` where a file has vanished meanwhile; OSError where `into` is full.
+    """
+    for name in found.small:
+        try:
+            source = (found.root / name).open("rb")
+        except OSError as error:
+            raise BadModel(f"{quote(name)} vanished while it was being read: run again.") from error
+        with source, (into / name).open("wb") as target:
+            shutil.copyfileobj(source, target)
+    for name in found.weights:
+        (into / name).symlink_to(found.root / name)
+
+
+def _hint(names: list[str]) -> str:
+    if any(name.endswith(".gguf") for name in names):
+        return " Convert its GGUF file to MLX first."
+    return ""
+
+
+def _is_small(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in SMALL)
+
+
+def _status(root: Path, name: str) -> os.stat_result:
+    path = root / name
+    try:
+        target = path.resolve(strict=True)
+        status = target.stat()
+    except (OSError, RuntimeError) as error:
+        raise BadModel(
+            f"{quote(name)} is a link that leads nowhere: fetch the model anew."
+        ) from error
+    if not any(target.is_relative_to(home) for home in _homes(root)):
+        raise BadModel(
+            f"{quote(name)} is a link out of the directory, to {quote(str(target))}: copy the "
+            "file there."
+        )
+    if not stat.S_ISREG(status.st_mode):
+        raise BadModel(f"{quote(name)} is a directory, a pipe or a device, but should be a file.")
+    if not os.access(target, os.R_OK):
+        raise BadModel(f"{quote(name)} must not be read by this user: allow it.")
+    return status
+
+
+def _homes(root: Path) -> list[Path]:
+    """Where files of `root` may lie: there, and for a snapshot of a hub's cache in its blobs."""
+    if root.parent.name == "snapshots":
+        return [root, root.parent.parent / "blobs"]
+    return [root]

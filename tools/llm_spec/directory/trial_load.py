@@ -1,0 +1,209 @@
+"""The process in which a model directory is tried. Run by `probing`, never imported.
+
+Speaks JSON, a message a line: what it is about to do, what is wrong, and when it has done all. So
+that nothing else gets among them, what libraries print goes to standard error.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from llm_spec.directory.errors import BadModel, quote, reason
+
+CONVERSATION = [
+    {"role": "user", "content": "Hello."},
+    {"role": "assistant", "content": "Hello, what can I do?"},
+    {"role": "user", "content": "Nothing."},
+]
+# Some templates refuse a system message or an odd turn, as they may; but they must come to an end.
+OTHER_CONVERSATIONS = (
+    CONVERSATION[:1],
+    [{"role": "system", "content": "Be brief."}, *CONVERSATION],
+    [*CONVERSATION, {"role": "assistant", "content": "Nothing it is."}],
+)
+TEXT = "The capital of France is Paris. 3.14 × 2 = 6.28 … šípková růže 日本語 🙂\n" * 30
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json", "vocab.txt")
+
+
+def main(view: Path, skip: list[str], tell: Callable[[dict[str, Any]], None]) -> None:
+    """Go through the stages but those in `skip`, and tell of each.
+
+    Messages: {"stage"}, {"about", "problem"}, and at the end {"done"}, or {"fatal", "problem"}
+    where the model cannot be had.
+    """
+    tell({"stage": "importing"})
+    import mlx_lm.utils  # noqa: F401  here, for it takes seconds that the first stage grants
+
+    tell({"stage": "model"})
+    try:
+        model, config = declare(view)
+    except BadModel as problem:
+        tell({"fatal": True, "problem": str(problem)})
+        return
+    loaded: dict[str, Any] = {}
+
+    def load() -> None:
+        loaded["tokenizer"] = load_tokenizer(view, config)
+
+    stages: dict[str, Callable[[], None]] = {
+        "tokenizer": load,
+        "vocabulary": lambda: check_vocabulary(loaded["tokenizer"], model),
+        "chat template": lambda: check_template(loaded["tokenizer"], view),
+    }
+    for stage, attempt in stages.items():
+        if stage in skip or (stage != "tokenizer" and not loaded):
+            continue
+        tell({"stage": stage})
+        try:
+            attempt()
+        except BadModel as problem:
+            tell({"about": stage, "problem": str(problem)})
+    tell({"done": True})
+
+
+def declare(view: Path) -> tuple[Any, dict[str, Any]]:
+    """The model without its weights' values: names, shapes and kinds of numbers must fit."""
+    import mlx.core as mx
+    import mlx.nn as nn
+    from mlx.utils import tree_flatten
+    from mlx_lm.utils import load_model
+
+    declared: dict[str, mx.Dtype] = {}
+    load_weights = nn.Module.load_weights
+
+    def watch(module: nn.Module, weights: Any, strict: bool = True) -> nn.Module:
+        for name, array in tree_flatten(module.parameters()):
+            declared[name] = array.dtype
+        return load_weights(module, weights, strict=strict)
+
+    nn.Module.load_weights = watch
+    try:
+        model, config = load_model(view, lazy=True, trust_remote_code=False)
+    except Exception as error:
+        raise BadModel(explain(error, view)) from error
+    finally:
+        nn.Module.load_weights = load_weights
+    for name, array in tree_flatten(model.parameters()):
+        wanted = declared.get(name, array.dtype)
+        floats = mx.issubdtype(wanted, mx.floating), mx.issubdtype(array.dtype, mx.floating)
+        if floats[0] != floats[1] or (not floats[0] and wanted != array.dtype):
+            kinds = [str(dtype).removeprefix("mlx.core.") for dtype in (array.dtype, wanted)]
+            raise BadModel(
+                f"{weight_files(view)} gives {quote(name)} as {kinds[0]}, but the model computes "
+                f"with {'floating-point numbers' if floats[0] else kinds[1]}."
+            )
+    return model, config
+
+
+def explain(error: Exception, view: Path) -> str:
+    """What mlx-lm could not do with the model, as a sentence about its files."""
+    text, file = str(error), weight_files(view)
+    if found := re.match(r"Received (\d+) parameters not in model: \n?(.*)", text, re.DOTALL):
+        return f"{file}: the model has no place for {_some(found[2])} (arrays: {found[1]})."
+    if found := re.match(r"Missing (\d+) parameters: \n?(.*)", text, re.DOTALL):
+        return f"{file} lacks {_some(found[2])}, which the model needs (arrays: {found[1]})."
+    if found := re.match(r"Expected shape (.*) but received shape (.*) for parameter (\S+)", text):
+        name = quote(found[3].rstrip("."))
+        return f"{file} gives {name} the shape {found[2]}, but config.json makes it {found[1]}."
+    if found := re.search(r"missing \d+ required positional arguments?: (.*)", text):
+        return f"config.json lacks {reason(found[1])}, which its model_type needs."
+    if isinstance(error, AttributeError) and re.search(r"'Model(Args)?'", text):
+        return "config.json: model_type is the name of a module that holds no model."
+    if "[load" in text:
+        return f"{file} cannot be read by MLX: {reason(text, without=view)}."
+    why = f"{type(error).__name__}: {reason(text, without=view)}"
+    return f"config.json: no model can be made from it ({why})."
+
+
+def weight_files(view: Path) -> str:
+    """The file of weights by its name, or all of them by their pattern."""
+    names = [path.name for path in view.glob("model*.safetensors")]
+    return names[0] if len(names) == 1 else "model*.safetensors"
+
+
+def _some(names: str) -> str:
+    every = [name.strip() for name in re.split(r"[,\n]+", names) if name.strip(" .")]
+    more = f" and {len(every) - 3} more" if len(every) > 3 else ""
+    return ", ".join(quote(name.rstrip(".")) for name in every[:3]) + more
+
+
+def load_tokenizer(view: Path, config: dict[str, Any]) -> Any:
+    """mlx-lm's tokenizer, tried on a text."""
+    from mlx_lm.utils import load_tokenizer
+
+    names = [path.name for path in view.iterdir()]
+    if not any(name in TOKENIZERS or name.endswith((".tiktoken", ".model")) for name in names):
+        raise BadModel("tokenizer.json is missing, and there is no other tokenizer.")
+    try:
+        tokenizer = load_tokenizer(
+            view, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
+        )
+        ids = tokenizer.encode(TEXT)
+        tokenizer.decode(ids)
+    except Exception as error:
+        if "custom code" in str(error):
+            raise BadModel(
+                "tokenizer_config.json wants code of its own to be run (auto_map), and no code of "
+                "a model is run here."
+            ) from error
+        why = f"{type(error).__name__}: {reason(str(error), without=view)}"
+        raise BadModel(f"tokenizer.json and its like cannot be used ({why}).") from error
+    if not ids:
+        raise BadModel("tokenizer.json turns text into no token at all.")
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: Any, model: Any) -> None:
+    """Every id of the tokenizer, and every EOS, needs a row in the embedding table."""
+    import mlx.nn as nn
+
+    kinds = (nn.Embedding, nn.QuantizedEmbedding)
+    tables = [module for _, module in model.named_modules() if isinstance(module, kinds)]
+    if not tables:
+        return
+    rows = max(table.weight.shape[0] for table in tables)
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= rows:
+        raise BadModel(
+            f"tokenizer.json: the largest id is {largest:,}, but the model's embedding has "
+            f"{rows:,} rows."
+        )
+    eos = max(tokenizer.eos_token_ids, default=0)
+    if eos >= rows:
+        raise BadModel(f"config.json: eos_token_id {eos:,} has no row: the embedding has {rows:,}.")
+
+
+def check_template(tokenizer: Any, view: Path) -> None:
+    """The chat template, if there is one, must give text for an ordinary conversation."""
+    if tokenizer.chat_template is None and not tokenizer.has_chat_template:
+        return
+    for conversation in OTHER_CONVERSATIONS:
+        with suppress(Exception):
+            tokenizer.apply_chat_template(conversation, tokenize=False)
+    chat = {"add_generation_prompt": True, "tokenize": False}
+    try:
+        text = tokenizer.apply_chat_template(CONVERSATION, **chat)
+    except Exception as error:
+        why = f"{type(error).__name__}: {reason(str(error), without=view)}"
+        raise BadModel(
+            f"{template_file(view)}: the chat template cannot be filled in ({why})."
+        ) from error
+    if not isinstance(text, str) or not text.strip():
+        raise BadModel(f"{template_file(view)}: the chat template makes nothing of a conversation.")
+
+
+def template_file(view: Path) -> str:
+    """Where transformers takes the chat template from."""
+    files = ("chat_template.jinja", "chat_template.json")
+    return next((name for name in files if (view / name).exists()), "tokenizer_config.json")
+
+
+if __name__ == "__main__":
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    main(Path(sys.argv[1]), sys.argv[2:], lambda m: print(json.dumps(m), file=channel, flush=True))

@@ -1,0 +1,118 @@
+"""Running a model in all the ways in which it should give the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models import cache as caching
+
+from llm_spec.numerics import tolerances
+
+# The package exports a function of the same name, which hides the module from `import … as`.
+# mlx-lm's functions are looked up when they are called: a law sees what is there at that moment.
+generating: Any = import_module("mlx_lm.generate")
+
+
+def logits_of(
+    model: nn.Module, token_ids: Sequence[int], cache: list[Any] | None = None, **options: Any
+) -> np.ndarray:
+    """One pass over one sequence: (tokens, vocabulary) float32."""
+    return batch_logits(model, [token_ids], cache, **options)[0]
+
+
+def batch_logits(
+    model: nn.Module,
+    rows: Sequence[Sequence[int]],
+    cache: list[Any] | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """One pass over rows of one length: (rows, tokens, vocabulary) float32."""
+    if cache is not None:
+        options["cache"] = cache
+    logits = model(mx.array([list(row) for row in rows]), **options)
+    if isinstance(logits, tuple):
+        logits = logits[0]
+    return np.array(logits.astype(mx.float32))
+
+
+def in_pieces(
+    model: nn.Module,
+    token_ids: Sequence[int],
+    lengths: Iterable[int],
+    cache: list[Any] | None = None,
+) -> tuple[np.ndarray, list[Any]]:
+    """Feed a sequence through a cache piece by piece: (tokens fed, vocabulary), and the cache."""
+    cache = caching.make_prompt_cache(model) if cache is None else cache
+    pieces, start = [], 0
+    for length in lengths:
+        pieces.append(logits_of(model, token_ids[start : start + length], cache))
+        start += length
+    return np.concatenate(pieces), cache
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities along the last axis."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def generated(
+    model: nn.Module,
+    prompts: Sequence[list[int]],
+    lengths: Sequence[int],
+    processors: list[list[Any]] | None = None,
+    samplers: list[Any] | None = None,
+    caches: list[list[Any]] | None = None,
+    **options: Any,
+) -> list[tuple[list[int], np.ndarray, list[Any]]]:
+    """Generate greedily for all prompts with mlx-lm's batch generator.
+
+    Returns per prompt its tokens, (tokens, vocabulary) log-probabilities and the cache handed back.
+    """
+    generator = generating.BatchGenerator(model, **options)
+    try:
+        ids = generator.insert(
+            [list(prompt) for prompt in prompts],
+            max_tokens=list(lengths),
+            samplers=samplers,
+            caches=caches,
+            logits_processors=processors,
+        )
+        tokens: dict[int, list[int]] = {uid: [] for uid in ids}
+        rows: dict[int, list[np.ndarray]] = {uid: [] for uid in ids}
+        handed_back: dict[int, list[Any]] = {}
+        while len(handed_back) < len(ids):
+            for response in generator.next_generated():
+                tokens[response.uid].append(response.token)
+                rows[response.uid].append(np.array(response.logprobs.astype(mx.float32)))
+                if response.finish_reason is not None:
+                    handed_back[response.uid] = response.prompt_cache
+    finally:
+        generator.close()
+    return [(tokens[uid], np.stack(rows[uid]), handed_back[uid]) for uid in ids]
+
+
+def expected_rows(model: nn.Module, prompt: list[int], tokens: list[int]) -> np.ndarray:
+    """(tokens, vocabulary) log-probabilities that one pass over `prompt` and `tokens` gives."""
+    logits = logits_of(model, prompt + tokens)
+    return log_softmax(logits[len(prompt) - 1 : -1])
+
+
+def greedy_distance(
+    model: nn.Module, prompt: list[int], tokens: list[int], logprobs: np.ndarray
+) -> float:
+    """Distance of a row's log-probabilities from those of one pass over its text; infinite where a
+    token is not the likeliest."""
+    return distance_from_greedy(tokens, logprobs, expected_rows(model, prompt, tokens))
+
+
+def distance_from_greedy(tokens: list[int], logprobs: np.ndarray, expected: np.ndarray) -> float:
+    """The same, from the log-probabilities that one pass gives: (tokens, vocabulary)."""
+    if tokens != logprobs.argmax(axis=-1).tolist():
+        return float("inf")
+    return tolerances.distance(logprobs, expected)

@@ -1,0 +1,240 @@
+"""Laws of the caches that `caches` does not play with, states, chunks and lists; and of types."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models import cache as caching
+from mlx_lm.models.cache import (
+    ArraysCache,
+    BatchKVCache,
+    CacheList,
+    ChunkedKVCache,
+    KVCache,
+    RotatingKVCache,
+)
+
+from llm_spec.laws.finding import Finding, law, same
+
+PLAYS, MOVES, CHUNK = 20, 12, 16
+Row = list[np.ndarray | None]
+"""One row of a state cache: its arrays, or None before the first token."""
+
+
+def reloaded(cache: Any) -> Any:
+    """`cache` saved as a prompt cache and loaded again."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = str(Path(directory) / "cache.safetensors")
+        caching.save_prompt_cache(file, [cache])
+        (loaded,) = caching.load_prompt_cache(file)
+        mx.eval([part for part in loaded.state if isinstance(part, mx.array)])
+        return loaded
+
+
+@law
+def chunked_caches_remember() -> Finding:
+    """A chunked cache hands out its last chunk and what is fed, and says where that starts."""
+    wrong = []
+    for seed in range(PLAYS):
+        rng = np.random.default_rng(seed)
+        cache = ChunkedKVCache(CHUNK)
+        fed, start = 0, 0
+        for _ in range(MOVES):
+            length = int(rng.choice([1, 1, 5, 20, 300]))
+            cache.maybe_trim_front()  # as llama4 does before each pass
+            start = max(start, fed - CHUNK)
+            keys, _ = cache.update_and_fetch(*[_counted(fed, length)] * 2)
+            fed += length
+            held = [int(key) for key in np.array(keys)[0, 0, :, 0]]
+            if held != list(range(start, fed)) or cache.start_position != start:
+                wrong.append(f"{len(held)} from {cache.start_position}, not {fed - start}")
+            move = rng.choice(["trim", "reload", "nothing"])
+            if move == "trim" and fed - start > 1:
+                fed -= cache.trim(1)
+            elif move == "reload":
+                cache = reloaded(cache)
+    return same("tokens that a chunked cache holds", wrong[:3], [])
+
+
+def _counted(start: int, length: int) -> mx.array:
+    return mx.arange(start, start + length, dtype=mx.float32).reshape(1, 1, length, 1)
+
+
+@law
+def state_caches_keep_rows_apart() -> Finding:
+    """Merged, filtered, joined and taken out, a row of states stays as it was."""
+    wrong = []
+    for seed in range(PLAYS):
+        rng = np.random.default_rng(seed)
+        rows: list[Row] = [_states(rng) for _ in range(rng.integers(1, 4))]
+        cache = ArraysCache.merge([_alone(row) for row in rows])
+        for _ in range(MOVES):
+            move = rng.choice(["filter", "extend", "write", "extract", "reload"])
+            filled = any(row[0] is not None for row in rows)
+            if move == "filter" and len(rows) > 1:
+                keep = sorted(rng.permutation(len(rows))[: rng.integers(1, len(rows))].tolist())
+                cache.filter(keep)
+                rows = [rows[i] for i in keep]
+            elif move == "extend" and len(rows) < 5:
+                more = [_states(rng) for _ in range(rng.integers(1, 3))]
+                cache.extend(ArraysCache.merge([_alone(row) for row in more]))
+                rows += more
+            elif move == "write":
+                for e in range(2):
+                    new = rng.standard_normal((len(rows), 3)).astype(np.float32)
+                    cache[e] = mx.array(new)
+                    for i, row in enumerate(rows):
+                        row[e] = new[i]
+            elif move == "extract" and filled:
+                parts = [cache.extract(i) for i in range(len(rows))]
+                cache = ArraysCache.merge(parts)
+            elif move == "reload" and filled:
+                cache = reloaded(cache)
+            wrong += [f"{move} at play {seed}"] * (not _holds(cache, rows))
+    return same("moves that change a row", wrong[:3], [])
+
+
+def _states(rng: np.random.Generator) -> Row:
+    if rng.random() < 0.3:
+        return [None, None]
+    return [rng.standard_normal(3).astype(np.float32) for _ in range(2)]
+
+
+def _alone(row: Row) -> ArraysCache:
+    cache = ArraysCache(2)
+    for e, state in enumerate(row):
+        cache[e] = None if state is None else mx.array(state[None])
+    return cache
+
+
+def _holds(cache: ArraysCache, rows: list[Row]) -> bool:
+    if cache.batch_size != len(rows):
+        return False
+    for e in range(2):
+        states = [row[e] for row in rows]
+        wanted = np.stack([np.zeros(3, np.float32) if s is None else s for s in states])
+        if cache[e] is None:
+            if wanted.any():
+                return False
+        elif not np.array_equal(np.array(cache[e]), wanted):
+            return False
+    return True
+
+
+@law
+def state_caches_know_their_padding() -> Finding:
+    """While a padded prompt is read in pieces, the mask of each piece leaves the padding out."""
+    lengths, wrong = [7, 2, 5], []
+    cache = ArraysCache(2)
+    cache.prepare(lengths=lengths, right_padding=[0, 5, 2])
+    read = 0
+    for piece in (3, 1, 3):
+        wanted = (np.arange(read, read + piece) < np.array(lengths)[:, None]).tolist()
+        mask = cache.make_mask(piece)
+        if mask is None or mask.tolist() != wanted:
+            wrong.append(f"tokens {read} to {read + piece}")
+        cache.advance(piece)
+        read += piece
+    cache.finalize()
+    if cache.make_mask(1) is not None and not bool(cache.make_mask(1).all().item()):
+        wrong.append("after the prompt")
+    return same("pieces with another mask", wrong, [])
+
+
+@law
+def lists_of_caches_do_as_their_parts() -> Finding:
+    """Merged, filtered, taken out, trimmed and reloaded, a list does so to each of its caches."""
+    rng = np.random.default_rng(0)
+    rows = [(rng.standard_normal((1, 1, n, 4)), rng.standard_normal((1, 3))) for n in (5, 2, 9)]
+    lists = []
+    for keys, state in rows:
+        entry = CacheList(ArraysCache(1), KVCache())
+        entry[1].update_and_fetch(*[mx.array(keys.astype(np.float32))] * 2)
+        entry[0][0] = mx.array(state.astype(np.float32))
+        lists.append(entry)
+    batch = CacheList.merge(lists)
+    batch.filter([0, 2])
+    wrong = []
+    for place, (keys, state) in enumerate((rows[0], rows[2])):
+        taken = reloaded(batch.extract(place))
+        held = taken[1].keys_and_values()[0]
+        if not np.array_equal(np.array(held), keys.astype(np.float32)):
+            wrong.append(f"keys of row {place}")
+        if not np.array_equal(np.array(taken[0][0]), state.astype(np.float32)):
+            wrong.append(f"state of row {place}")
+    pair = CacheList(KVCache(), KVCache())
+    for part in (pair[0], pair[1]):
+        part.update_and_fetch(*[_counted(0, 7)] * 2)
+    trimmed = pair.trim(3) if pair.is_trimmable() else 0
+    if (trimmed, pair[0].offset, pair[1].offset) != (3, 4, 4):
+        wrong.append(f"{trimmed} of 3 trimmed, {pair[0].offset} and {pair[1].offset} left")
+    return same("parts that a list changes", wrong, [])
+
+
+@law
+def caches_keep_half_precision() -> Finding:
+    """Whatever is done to a cache of bfloat16, it hands out bfloat16."""
+    wrong = []
+    for window in (None, 8):
+
+        def fed(tokens: int, window: int | None = window) -> Any:
+            cache = RotatingKVCache(window) if window else KVCache()
+            if tokens:
+                cache.update_and_fetch(*_halves(1, tokens))
+            return cache
+
+        def check(cache: Any, rows: int, done: str, window: int | None = window) -> None:
+            handed = cache.update_and_fetch(*_halves(rows, 1))
+            if any(part.dtype != mx.bfloat16 for part in handed):
+                wrong.append(f"{done}, {'rotating' if window else 'plain'}")
+
+        grown = fed(250)
+        for _ in range(20):
+            check(grown, 1, "grown")
+        check(reloaded(grown), 1, "reloaded")
+        for lengths in ((3, 5), (0, 5), (12, 1)):
+            batch = grown.merge([fed(n) for n in lengths])
+            check(batch, 2, "merged")
+            batch.extend(grown.merge([fed(2)]))
+            check(batch, 3, "joined")
+            batch.filter([1, 2])
+            check(batch, 2, "filtered")
+            check(batch.extract(0), 1, "taken out")
+        empty = grown.merge([fed(0)])
+        empty.extend(grown.merge([fed(4)]))
+        check(empty, 2, "joined to an empty one")
+    states = ArraysCache.merge([_half_state(True), _half_state(False)])
+    states.extend(ArraysCache.merge([_half_state(True)]))
+    if states[0].dtype != mx.bfloat16:
+        wrong.append("states merged and joined")
+    return same("caches that another type came out of", sorted(set(wrong)), [])
+
+
+def _halves(rows: int, tokens: int) -> tuple[mx.array, mx.array]:
+    keys = mx.ones((rows, 1, tokens, 4), mx.bfloat16)
+    return keys, 2 * keys
+
+
+def _half_state(filled: bool) -> ArraysCache:
+    cache = ArraysCache(1)
+    cache[0] = mx.ones((1, 3), mx.bfloat16) if filled else None
+    return cache
+
+
+@law
+def a_read_offset_stays() -> Finding:
+    """The offsets that a batch cache gave before an update are not changed by it: rotations may
+    still read them."""
+    changed = []
+    for cache in (BatchKVCache([2, 0]), caching.BatchRotatingKVCache(8, [2, 0])):
+        for tokens in (5, 1, 1, 9):
+            before = cache.offset
+            noted = before.tolist()
+            cache.update_and_fetch(*_halves(2, tokens))
+            if before.tolist() != noted:
+                changed.append(f"{type(cache).__name__} by {tokens} tokens")
+    return same("updates that change an offset read before", changed[:3], [])

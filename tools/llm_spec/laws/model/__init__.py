@@ -1,0 +1,1 @@
+"""Laws of models: functions from a case to a finding."""

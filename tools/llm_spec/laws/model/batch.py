@@ -1,0 +1,141 @@
+"""Laws of batches: a row gives what it gives alone, whatever rows share its batch.
+
+Lengths differ in all of them: batches of one length hide every fault of padding. The rows' own
+greedy tokens are fed to one pass without a cache, and log-probabilities are compared: a fault shows
+even where it does not change the largest one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models import cache as caching
+
+from llm_spec.laws.execution import (
+    batch_logits,
+    distance_from_greedy,
+    generated,
+    greedy_distance,
+    in_pieces,
+    log_softmax,
+    logits_of,
+)
+from llm_spec.laws.finding import Case, Finding, law, same, within, without
+from llm_spec.numerics import tolerances
+
+NO_BATCHES = "its caches cannot be merged into a batch"
+
+
+def prompts_of(case: Case, lengths: Sequence[int]) -> list[list[int]]:
+    """Prompts of these lengths, each starting elsewhere in the case's tokens."""
+    ids = case.token_ids * (max(lengths) // len(case.token_ids) + 2)
+    return [ids[i : i + length] for i, length in enumerate(lengths)]
+
+
+def can_batch(case: Case) -> bool:
+    """Whether every cache of the model offers to be merged, as mlx-lm's server asks."""
+    return all(hasattr(entry, "merge") for entry in caching.make_prompt_cache(case.model))
+
+
+@law
+def batch_rows_are_alone(case: Case) -> Finding:
+    """Prompts of unequal lengths, prefilled and decoded together, give what each gives alone."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts = prompts_of(case, (29, 8, 17))
+    rows = generated(case.model, prompts, [6] * 3)
+    worst = max(_missed(case, prompts, rows))
+    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+
+
+@law
+def a_long_batch_is_alone(case: Case) -> Finding:
+    """Rows of a batch that is read in chunks, and crosses the step by which caches grow while it is
+    written, give what each gives alone: the long one, and one whose first chunks are padding."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts = prompts_of(case, (253, 20))
+    rows = generated(case.model, prompts, [5] * 2, prefill_step_size=100)
+    worst = max(_missed(case, prompts, rows))
+    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+
+
+@law
+def rows_keep_their_samplers(case: Case) -> Finding:
+    """Each row of a batch is drawn by its own sampler, also when others have left."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts = prompts_of(case, (9, 12, 7))
+    ranks = (2, 0, 5)
+    samplers = [functools.partial(_of_rank, rank) for rank in ranks]
+    rows = generated(case.model, prompts, (2, 6, 4), samplers=samplers)
+    wrong = [
+        i
+        for i, (rank, (tokens, logprobs, _)) in enumerate(zip(ranks, rows, strict=True))
+        if tokens != np.argsort(-logprobs, axis=-1, kind="stable")[:, rank].tolist()
+    ]
+    return same("rows drawn by another's sampler", wrong, [])
+
+
+def _of_rank(rank: int, logprobs: mx.array) -> mx.array:
+    """The token with just `rank` likelier ones."""
+    return mx.argsort(-logprobs, axis=-1)[..., rank]
+
+
+@law
+def batches_change_while_they_run(case: Case) -> Finding:
+    """Rows that join and leave a running batch give what each gives alone, and the cache that each
+    hands back continues it."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts = prompts_of(case, (21, 11, 16, 9))
+    lengths = (6, 3, 5, 4)
+    rows = generated(case.model, prompts, lengths, completion_batch_size=2, prefill_batch_size=2)
+    made = [len(tokens) for tokens, _, _ in rows]
+    if made != list(lengths):
+        return same("tokens that each row made", made, list(lengths))
+    more, worst = case.token_ids[:3], 0.0
+    for prompt, (tokens, logprobs, cache) in zip(prompts, rows, strict=True):
+        seen = prompt + tokens
+        alone = logits_of(case.model, seen + more)
+        expected = log_softmax(alone[len(prompt) - 1 : len(seen) - 1])
+        missed = distance_from_greedy(tokens, logprobs, expected)
+        goes_on = tolerances.distance(logits_of(case.model, more, cache), alone[len(seen) :])
+        worst = max(worst, missed, goes_on)
+    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+
+
+@law
+def histories_merge(case: Case) -> Finding:
+    """Two caches with histories of unequal lengths, merged, decode as each alone."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    ids, steps = case.token_ids, 4
+    prompts, more = [ids[:-steps], ids[1:14]], [ids[-steps:], ids[14 : 14 + steps]]
+    # The last tokens come one by one: a ring lies in the order of time until it has wrapped.
+    caches = [in_pieces(case.model, p, [len(p) - 5, *[1] * 5])[1] for p in prompts]
+    merged: list[Any] = [entries[0].merge(list(entries)) for entries in zip(*caches, strict=True)]
+    got = np.stack(
+        [batch_logits(case.model, [[row[i]] for row in more], merged)[:, 0] for i in range(steps)],
+        axis=1,
+    )  # (rows, steps, vocabulary)
+    alone = [case.logits, logits_of(case.model, prompts[1] + more[1])]
+    worst = max(
+        tolerances.distance(row, wanted[-steps:]) for row, wanted in zip(got, alone, strict=True)
+    )
+    return within("distance of a merged row from the row alone", worst, case.reordered)
+
+
+def _missed(
+    case: Case,
+    prompts: list[list[int]],
+    rows: list[tuple[list[int], np.ndarray, list[Any]]],
+) -> list[float]:
+    return [
+        greedy_distance(case.model, prompt, tokens, logprobs)
+        for prompt, (tokens, logprobs, _) in zip(prompts, rows, strict=True)
+    ]

@@ -1,0 +1,192 @@
+"""Laws of the key-value cache: however a prompt was fed, the logits are those of one pass."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models import cache as caching
+from mlx_lm.models.cache import KVCache, QuantizedKVCache
+
+from llm_spec.laws.execution import in_pieces, logits_of
+from llm_spec.laws.finding import Case, Finding, law, same, within, without
+from llm_spec.numerics import tolerances
+
+CACHE_STEP = 256  # caches grow by as many tokens; scans go in chunks of as many
+GROUP, BITS = 32, 8
+SHORT = 6  # within every window: a ring that has wrapped cannot be trimmed
+
+
+def ways_to_cut(length: int) -> dict[str, list[int]]:
+    """Piece lengths that add up to `length`: at once, in uneven chunks, tokens about a chunk."""
+    uneven = [7, 9, 16, 1, 2]
+    tokens, chunk, last = length // 4, length // 2, 5
+    return {
+        "at once": [length],
+        "in chunks": [*uneven, length - sum(uneven)],
+        "token by token, with a chunk between": [
+            *[1] * tokens,
+            chunk,
+            *[1] * (length - tokens - chunk - last),
+            last,
+        ],
+    }
+
+
+@law
+def cached_is_uncached(case: Case) -> Finding:
+    """However the prompt is cut, logits with a cache are those without."""
+    worst, where = 0.0, "at once"
+    for way, lengths in ways_to_cut(len(case.token_ids)).items():
+        logits, _ = in_pieces(case.model, case.token_ids, lengths)
+        missed = tolerances.distance(logits, case.logits)
+        if not missed <= worst:
+            worst, where = missed, way
+    return within(
+        f"distance of cached logits from uncached ones, fed {where}", worst, case.reordered
+    )
+
+
+@law
+def a_long_prompt_is_cached(case: Case) -> Finding:
+    """Crossing the step by which caches grow, token by token and by a chunk, changes nothing."""
+    length = CACHE_STEP + 10
+    ids = (case.token_ids * (length // len(case.token_ids) + 1))[:length]
+    expected = logits_of(case.model, ids)
+    before = CACHE_STEP - 3
+    logits, _ = in_pieces(case.model, ids, [before, *[1] * 6, length - before - 6])
+    missed = tolerances.distance(logits[before:], expected[before:])
+    return within("distance of cached logits from uncached ones", missed, case.reordered)
+
+
+@law
+def trimmed_is_never_fed(case: Case) -> Finding:
+    """A cache from which the last tokens were trimmed continues as if they had never come."""
+    ids = case.token_ids
+    length = _longest_trimmable(case)
+    if length < 4:
+        return without("its cache cannot be trimmed")
+    kept = length // 2
+    other = [ids[0]] * (length - kept)
+    _, cache = in_pieces(case.model, ids[:kept] + other, [kept, len(other)])
+    trimmed = caching.trim_prompt_cache(cache, len(other))
+    if trimmed != len(other):
+        return same("tokens that trimming reports", trimmed, len(other))
+    logits = logits_of(case.model, ids[kept:], cache)
+    missed = tolerances.distance(logits, case.logits[kept:])
+    return within("distance of logits after trimming from uncached ones", missed, case.reordered)
+
+
+@law
+def saved_cache_continues(case: Case) -> Finding:
+    """A prompt cache that was saved and loaded continues as the prompt does."""
+    ids, half = case.token_ids, len(case.token_ids) // 2
+    _, cache = in_pieces(case.model, ids[:half], [half - 1, 1])
+    with tempfile.TemporaryDirectory() as directory:
+        file = str(Path(directory) / "cache.safetensors")
+        caching.save_prompt_cache(file, cache)
+        loaded = caching.load_prompt_cache(file)
+        logits = logits_of(case.model, ids[half:], loaded)
+    missed = tolerances.distance(logits, case.logits[half:])
+    return within("distance of logits after reloading from uncached ones", missed, case.reordered)
+
+
+@law
+def copied_cache_stands_alone(case: Case) -> Finding:
+    """What is fed to a cache does not reach a copy made before, whoever is fed first."""
+    ids, half = case.token_ids, len(case.token_ids) // 2
+    _, cache = in_pieces(case.model, ids[:half], [half])
+    kept = copy.deepcopy(cache)
+    logits = [logits_of(case.model, ids[half : half + 4], kept)]
+    logits_of(case.model, ids[:half], cache)
+    logits.append(logits_of(case.model, ids[half + 4 :], kept))
+    missed = tolerances.distance(np.concatenate(logits), case.logits[half:])
+    return within("distance of logits from a copy from uncached ones", missed, case.reordered)
+
+
+@law
+def an_unfilled_bound_changes_nothing(case: Case) -> Finding:
+    """A cache bounded to more tokens than come gives what an unbounded one gives."""
+    bounded = caching.make_prompt_cache(case.model, max_kv_size=2 * len(case.token_ids))
+    if hasattr(case.model, "make_cache"):
+        return without("it makes its own caches, which take no bound")
+    half = len(case.token_ids) // 2
+    rest = len(case.token_ids) - half - 3
+    logits, _ = in_pieces(case.model, case.token_ids, [half, 1, 1, 1, rest], bounded)
+    missed = tolerances.distance(logits, case.logits)
+    return within("distance of logits with a bounded cache", missed, case.reordered)
+
+
+@law
+def quantised_cache_rounds_and_no_more(case: Case) -> Finding:
+    """A quantised cache holds keys and values within a step of its grid, and what it holds gives
+    the logits.
+
+    The model runs a second time on what the first run left in the quantised caches, in floating
+    point: rounding the second run's own would put some values on the next point of the grid.
+    """
+    ids, half = case.token_ids, len(case.token_ids) // 2
+    _, cache = in_pieces(case.model, ids[:half], [half])
+    packed = [i for i, entry in enumerate(cache) if quantisable(entry)]
+    if not packed:
+        return without("none of its caches can be quantised")
+    unpacked = copy.deepcopy(cache)
+    for i in packed:
+        cache[i] = cache[i].to_quantized(group_size=GROUP, bits=BITS)
+    logits = logits_of(case.model, ids[half:], cache)
+    for i in packed:
+        unpacked[i] = Unpacked(cache[i], held=half)
+    expected = logits_of(case.model, ids[half:], unpacked)
+    steps = max(unpacked[i].worst for i in packed)
+    if not steps <= 1.01:
+        return within("steps of the grid between a key or value and what is held", steps, 1.01)
+    missed = tolerances.distance(logits, expected)
+    return within("distance of logits from those of what is held", missed, case.reordered)
+
+
+class Unpacked(KVCache):
+    """What a quantised cache holds, in floating point; what it is fed is only compared."""
+
+    def __init__(self, cache: QuantizedKVCache, held: int) -> None:
+        super().__init__()
+        self.packed = [_unpacked(part, cache.offset) for part in (cache.keys, cache.values)]
+        self.keys, self.values = (values for values, _ in self.packed)
+        self.offset = held
+        self.worst = 0.0
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Hand out what the quantised cache holds for these tokens and those before."""
+        new = slice(self.offset, self.offset + keys.shape[2])
+        self.offset = new.stop
+        for fed, (held, step) in zip((keys, values), self.packed, strict=True):
+            steps = mx.abs(fed - held[:, :, new]) / step[:, :, new]
+            self.worst = max(self.worst, float(np.array(steps).max()))
+        return self.keys_and_values()
+
+
+def _unpacked(parts: tuple[mx.array, mx.array, mx.array], tokens: int) -> tuple[mx.array, mx.array]:
+    words, scales, biases = (part[:, :, :tokens] for part in parts)
+    step = mx.repeat(mx.abs(scales), GROUP, axis=-1)
+    return mx.dequantize(words, scales, biases, GROUP, BITS), mx.maximum(step, 1e-12)
+
+
+def quantisable(entry: Any) -> bool:
+    """Whether a filled cache knows a quantised form, and its keys and values fill whole groups."""
+    return (
+        type(entry) is KVCache
+        and entry.keys is not None
+        and not any(array.shape[-1] % GROUP for array in (entry.keys, entry.values))
+    )
+
+
+def _longest_trimmable(case: Case) -> int:
+    """How many tokens of the prompt can be fed so that the cache can still be trimmed."""
+    for length in (len(case.token_ids), SHORT):
+        _, cache = in_pieces(case.model, case.token_ids, [length])
+        if caching.can_trim_prompt_cache(cache):
+            return length
+    return 0

@@ -1,0 +1,107 @@
+"""Laws of the configuration: what it says reaches the model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.models import cache as caching
+from mlx_lm.utils import _get_classes
+
+from llm_spec.laws.execution import logits_of
+from llm_spec.laws.finding import Case, Finding, law, same, vacuous, within, without
+from llm_spec.laws.model.forward import LEAST_SPREAD
+from llm_spec.laws.model.round_trip import reloaded
+from llm_spec.laws.model.storage import Silent
+from llm_spec.model.declare import random_state_kept
+from llm_spec.numerics import tolerances
+from llm_spec.observe.hooks import watched
+from llm_spec.observe.recorder import layers_of
+
+DEPTHS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_transformer_layers")
+
+
+@law
+def a_spare_head_is_dropped(case: Case) -> Finding:
+    """A model with tied embeddings loads a file that holds the head all the same."""
+    if not text_of(case.config).get("tie_word_embeddings"):
+        return without("its head is not tied")
+    names = [name for name, _ in tree_flatten(case.model.parameters())]
+    untied = copy.deepcopy(case.config)
+    text_of(untied)["tie_word_embeddings"] = False
+    more = sorted(_names(untied) - set(names))
+    if len(more) != 1:
+        return without("untied, it has no head of its own")
+    table = next(
+        module for module in case.model.modules() if isinstance(module, nn.Embedding)
+    ).weight
+    logits = logits_of(reloaded(case.model, case.config, {more[0]: table}), case.token_ids)
+    if tolerances.distance(case.logits[:1], case.logits[1:2]) < LEAST_SPREAD:
+        return vacuous("all logits are alike")
+    missed = tolerances.distance(logits, case.logits)
+    return within("distance of logits after loading a spare head", missed, case.reordered)
+
+
+@law
+def the_configuration_declares_the_weights(case: Case) -> Finding:
+    """The model that the configuration makes has just the arrays of this one, in their shapes."""
+    if not case.config:
+        return without("no configuration to make a model of")
+    if any("scales" in module for _, module in case.model.named_modules()):
+        return without("its weights are quantised")
+    declared = _arrays(case.config)
+    held = {name: array.shape for name, array in tree_flatten(case.model.parameters())}
+    wrong = sorted(
+        f"{name}: {held.get(name, 'missing')} instead of {declared.get(name, 'none')}"
+        for name in declared.keys() | held.keys()
+        if declared.get(name) != held.get(name)
+    )
+    return same("arrays other than declared", "; ".join(wrong[:3]) or "none", "none")
+
+
+@law
+def layers_and_caches_are_counted(case: Case) -> Finding:
+    """The model has the layers that its configuration counts; all that run without a cache run
+    with one."""
+    stated = next((text_of(case.config)[n] for n in DEPTHS if n in text_of(case.config)), None)
+    layers = len(layers_of(case.model))
+    if stated is not None and layers != stated:
+        return same("layers", layers, stated)
+    cache = caching.make_prompt_cache(case.model)
+    alone, cached = (_run(case, held) for held in (None, cache))
+    return same("layers that run with a cache", len(cached), len(alone))
+
+
+def _run(case: Case, cache: list[Any] | None) -> set[int]:
+    """Which layers a short pass runs."""
+    layers = {id(layer): i for i, layer in enumerate(layers_of(case.model))}
+    run: set[int] = set()
+
+    class Watch(Silent):
+        def entered(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
+            if id(module) in layers:
+                run.add(layers[id(module)])
+
+    with watched(case.model, None, Watch()):
+        logits_of(case.model, case.token_ids[:2], cache)
+    return run
+
+
+def text_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the language model, which wrappers keep one level down."""
+    return config.get("text_config", config)
+
+
+def _names(config: dict[str, Any]) -> set[str]:
+    """Names of the arrays of the model that a configuration makes."""
+    return set(_arrays(config))
+
+
+def _arrays(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays of the model that a configuration makes, none given memory."""
+    with random_state_kept():
+        model_class, args_class = _get_classes(config)
+        model = model_class(args_class.from_dict(copy.deepcopy(config)))
+    return {name: array.shape for name, array in tree_flatten(model.parameters())}

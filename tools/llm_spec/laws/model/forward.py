@@ -1,0 +1,148 @@
+"""Laws of one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_map
+from mlx_lm.generate import does_model_support_input_embeddings
+
+from llm_spec.laws.execution import batch_logits, logits_of
+from llm_spec.laws.finding import Case, Finding, law, same, vacuous, within, without
+from llm_spec.numerics import tolerances
+from llm_spec.observe.hooks import output_replaced
+
+LEAST_SPREAD = 1e-3
+
+
+@law
+def finite_logits(case: Case) -> Finding:
+    """Every token gets one finite score per entry of the vocabulary, and scores differ.
+
+    A model may rule out ids for good with -inf (phi3small does), but the same ids everywhere.
+    """
+    logits = case.logits
+    ruled_out = np.isneginf(logits).all(axis=0)
+    if not ruled_out.all():
+        spread = logits[:, ~ruled_out].std(axis=0).max()
+        if np.isfinite(spread) and spread < LEAST_SPREAD:
+            return vacuous(f"logits differ between tokens by {spread:.2g}")
+    config = case.config.get("text_config", case.config)
+    wanted = (len(case.token_ids), config.get("vocab_size", logits.shape[-1]))
+    if logits.shape != wanted:
+        return same("shape of the logits", logits.shape, wanted)
+    bad = ~np.isfinite(logits) & ~ruled_out
+    return within("logits that are not finite", int(bad.sum()), 0)
+
+
+@law
+def determinism(case: Case) -> Finding:
+    """The same tokens give the same logits, to the bit."""
+    if not np.isfinite(case.logits).any() or np.ptp(case.logits[0]) == 0:
+        return vacuous("nothing but constants to repeat")
+    again = logits_of(case.model, case.token_ids)
+    return within("distance of a repeated pass", tolerances.distance(again, case.logits), 0)
+
+
+@law
+def causality(case: Case) -> Finding:
+    """Changing later tokens leaves earlier logits as they are, and does change the later ones."""
+    logits, ids = case.logits, case.token_ids
+    vocabulary = max(ids) + 1
+    worst = 0.0
+    for first in (len(ids) // 2, len(ids) - 1):
+        other = ids[:first] + [(id_ + vocabulary // 3 + 1) % vocabulary for id_ in ids[first:]]
+        changed = logits_of(case.model, other)
+        if tolerances.distance(changed[first:], logits[first:]) < LEAST_SPREAD:
+            return vacuous(f"the logits from token {first} on do not depend on it")
+        worst = max(worst, tolerances.distance(changed[:first], logits[:first]))
+    return within("change of logits before the changed token", worst, case.exact)
+
+
+@law
+def rows_are_independent(case: Case) -> Finding:
+    """A row of a batch of equal lengths gives what it gives alone."""
+    ids = case.token_ids
+    rows = [ids, ids[::-1]]
+    together = batch_logits(case.model, rows)
+    if tolerances.distance(together[0], together[1]) < LEAST_SPREAD:
+        return vacuous("both rows give the same")
+    alone = [case.logits, logits_of(case.model, rows[1])]
+    worst = max(map(tolerances.distance, together, alone))
+    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+
+
+@law
+def embeddings_are_token_ids(case: Case) -> Finding:
+    """Feeding the embeddings of the tokens gives what feeding the tokens gives, and feeding those
+    of other tokens gives something else."""
+    if not does_model_support_input_embeddings(case.model):
+        return without("it takes no input embeddings")
+    embeddings = looked_up(case.model, case.token_ids)
+    distances = (
+        tolerances.distance(
+            logits_of(case.model, case.token_ids, input_embeddings=scale * embeddings), case.logits
+        )
+        for scale in scales_of(embeddings)
+    )
+    missed = least_needed(distances, case.reordered)
+    if not missed <= case.reordered:
+        return within("distance of logits from embeddings to those of ids", missed, case.reordered)
+    other = logits_of(case.model, case.token_ids, input_embeddings=embeddings[:, ::-1])
+    moved = tolerances.distance(other, case.logits)
+    return same("embeddings that are fed", "used" if moved > LEAST_SPREAD else "ignored", "used")
+
+
+@law
+def half_precision_is_kept(case: Case) -> Finding:
+    """A model in bfloat16 computes its logits in bfloat16: nothing promotes the stream."""
+    if any("scales" in module for _, module in case.model.named_modules()):
+        return without("its weights are quantised")
+    parameters = case.model.parameters()
+
+    def halved(array: mx.array) -> mx.array:
+        floating = mx.issubdtype(array.dtype, mx.floating)
+        return array.astype(mx.bfloat16) if floating else array
+
+    try:
+        case.model.update(tree_map(halved, parameters))
+        logits = case.model(mx.array([case.token_ids]))  # declared; its type is known unevaluated
+    finally:
+        case.model.update(parameters)
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    return same("type of the logits", logits.dtype, mx.bfloat16)
+
+
+def scales_of(embeddings: mx.array) -> tuple[float, float]:
+    """Gemma's descendants scale by the root of the width: some what they are given, some not."""
+    return 1.0, embeddings.shape[-1] ** 0.5
+
+
+def least_needed(distances: Iterable[float], bound: float) -> float:
+    """The first distance within `bound`, or the least of all; later ones are not computed."""
+    least = float("inf")
+    for distance in distances:
+        least = min(least, distance)
+        if least <= bound:
+            break
+    return least
+
+
+def looked_up(model: nn.Module, token_ids: list[int]) -> mx.array:
+    """(1, tokens, width): what the first embedding table to be asked gives for the ids."""
+    given: list[mx.array] = []
+
+    def keep(output: mx.array) -> mx.array:
+        given.append(mx.array(output))  # a copy: models scale their embeddings in place
+        return output
+
+    with ExitStack() as watches:
+        for module in model.modules():
+            if isinstance(module, nn.Embedding | nn.QuantizedEmbedding):
+                watches.enter_context(output_replaced(module, keep))
+        model(mx.array([token_ids]))
+    return given[0]

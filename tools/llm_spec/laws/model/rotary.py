@@ -1,0 +1,95 @@
+"""Laws of rotary embeddings: the base that a configuration states is the base that turns.
+
+A wrong base passes every law that holds a model to itself: it changes nothing for short distances
+and little for a random model. So the base is changed, and the logits must move.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from llm_spec.laws.execution import logits_of
+from llm_spec.laws.finding import Case, Finding, law, same, without
+from llm_spec.laws.model.configuration import text_of
+from llm_spec.laws.model.forward import LEAST_SPREAD
+from llm_spec.laws.model.round_trip import reloaded
+from llm_spec.numerics import tolerances
+
+NO_BASE = "its configuration has no one base of rotary embeddings"
+NO_EFFECT = "it has no rotary embeddings that a base could change"
+
+
+@law
+def rope_base_is_read(case: Case) -> Finding:
+    """The base that the configuration states is used, wherever it stands."""
+    base = _base(case.config)
+    if base is None:
+        return without(NO_BASE)
+    nested = _stands_in_parameters(case.config)
+    if _differ(_with_base(case, base / 50, nested), case.logits):
+        return same("the stated base", "used", "used")
+    return same("the stated base", "ignored", "used") if _rotates(case) else without(NO_EFFECT)
+
+
+@law
+def rope_parameters_are_read(case: Case) -> Finding:
+    """The base is read where transformers 5 writes it, and nowhere else: in rope_parameters.
+
+    Two bases are tried, so that a default that happens to be right does not pass for the stated.
+    """
+    base = _base(case.config)
+    if base is None:
+        return without(NO_BASE)
+    if _differ(_with_base(case, base / 50, nested=True), _with_base(case, base / 7, nested=True)):
+        return same("the base in rope_parameters", "used", "used")
+    if not _differ(_with_base(case, base / 50, nested=False), case.logits):
+        return without(NO_EFFECT)
+    return same("the base in rope_parameters", "ignored", "used")
+
+
+def _base(config: dict[str, Any]) -> float | None:
+    settings = text_of(config)
+    base = (settings.get("rope_parameters") or {}).get("rope_theta", settings.get("rope_theta"))
+    return base if isinstance(base, int | float) and base else None
+
+
+def _stands_in_parameters(config: dict[str, Any]) -> bool:
+    return "rope_theta" in (text_of(config).get("rope_parameters") or {})
+
+
+def _with_base(case: Case, base: float, nested: bool) -> np.ndarray:
+    """(tokens, vocabulary): logits with another base, in rope_parameters or beside it."""
+    config = copy.deepcopy(case.config)
+    text = text_of(config)
+    text.pop("rope_theta", None)
+    stated = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    if nested:
+        text["rope_parameters"] = {"rope_type": "default", **stated, "rope_theta": base}
+    else:
+        stated.pop("rope_theta", None)
+        text["rope_theta"] = base
+    return logits_of(reloaded(case.model, config), case.token_ids)
+
+
+def _rotates(case: Case) -> bool:
+    """Whether a pass turns queries or keys by MLX's own rotation, which all ports use."""
+    rotated = []
+
+    def watched(*args: Any, **kwargs: Any) -> mx.array:
+        rotated.append(True)
+        return rope(*args, **kwargs)
+
+    rope, mx.fast.rope = mx.fast.rope, watched
+    try:
+        logits_of(case.model, case.token_ids[:4])
+    finally:
+        mx.fast.rope = rope
+    return bool(rotated)
+
+
+def _differ(logits: np.ndarray, others: np.ndarray) -> bool:
+    return tolerances.distance(logits, others) > LEAST_SPREAD

@@ -1,0 +1,125 @@
+"""Laws of serving: histories are taken up, rows are taken away, answers come in their order."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models import cache as caching
+from mlx_lm.models.cache import KVCache, QuantizedKVCache
+
+from llm_spec.laws.execution import generated, generating, greedy_distance, in_pieces
+from llm_spec.laws.finding import Case, Finding, law, same, within, without
+from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
+from llm_spec.laws.model.generation import Spelling
+
+GROUP, BITS = 32, 8
+
+
+@law
+def histories_are_taken_up(case: Case) -> Finding:
+    """A batch of prompts with prompt caches of unequal lengths, one of them empty, goes on from
+    each; and leaves the caches that it was given as they were."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    histories = [prompt[:-1] for prompt in prompts_of(case, (24, 1, 13))]
+    prompts = prompts_of(case, (9, 21, 4))
+    caches = [
+        in_pieces(case.model, h, [len(h) - 2, 1, 1])[1]
+        if h
+        else caching.make_prompt_cache(case.model)
+        for h in histories
+    ]
+    rows = generated(
+        case.model, prompts, [4] * 3, caches=copy.deepcopy(caches), prefill_step_size=10
+    )
+    worst = max(
+        greedy_distance(case.model, history + prompt, tokens, logprobs)
+        for history, prompt, (tokens, logprobs, _) in zip(histories, prompts, rows, strict=True)
+    )
+    return within("distance of a row from the row alone", worst, case.reordered)
+
+
+@law
+def rows_can_be_taken_away(case: Case) -> Finding:
+    """When a row is taken out of a running batch, the others go on as if alone, and its cache
+    comes with the tokens that it holds."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts = prompts_of(case, (21, 8, 15))
+    generator = generating.BatchGenerator(case.model)
+    tokens: dict[int, list[int]] = {}
+    rows: dict[int, list[np.ndarray]] = {}
+    try:
+        ids = generator.insert([list(prompt) for prompt in prompts], max_tokens=[6] * 3)
+        away, running = ids[0], set(ids)
+        while running:
+            for response in generator.next_generated():
+                tokens.setdefault(response.uid, []).append(response.token)
+                row = np.array(response.logprobs.astype(mx.float32))
+                rows.setdefault(response.uid, []).append(row)
+                if response.finish_reason is not None:
+                    running.discard(response.uid)
+            if away in running and len(tokens.get(away, [])) == 2:
+                taken = generator.remove([away], return_prompt_caches=True)
+                running.discard(away)
+    finally:
+        generator.close()
+    worst = max(
+        greedy_distance(case.model, prompt, tokens[uid], np.stack(rows[uid]))
+        for uid, prompt in zip(ids, prompts, strict=True)
+    )
+    if not worst <= case.reordered:
+        return within("distance of a row from the row alone", worst, case.reordered)
+    held = list(taken[away][1])
+    return same("tokens that were taken away", held, prompts[0] + tokens[away])
+
+
+@law
+def answers_keep_their_order(case: Case) -> Finding:
+    """A batch of prompts is answered in the order of the prompts, each to its own length, and
+    without the token that ends it."""
+    if not can_batch(case):
+        return without(NO_BATCHES)
+    prompts, lengths = prompts_of(case, (9, 25, 14)), (2, 5, 3)
+    free = [tokens for tokens, _, _ in generated(case.model, prompts, lengths)]
+    end = free[1][3]
+    spelling = Spelling(end)
+    answer = generating.batch_generate(
+        case.model, spelling, [list(prompt) for prompt in prompts], max_tokens=list(lengths)
+    )
+    wanted = [
+        spelling.decode(tokens[: tokens.index(end)] if end in tokens else tokens) for tokens in free
+    ]
+    return same("answers", answer.texts, wanted)
+
+
+@law
+def generation_quantises_its_cache(case: Case) -> Finding:
+    """Asked to, generation quantises every cache of keys and values, whatever the layers between,
+    to the bits and groups asked for."""
+    cache: list[Any] = caching.make_prompt_cache(case.model)
+    entries = [part for entry in cache for part in getattr(entry, "caches", (entry,))]
+    if any(hasattr(part, "to_quantized") and type(part) is not KVCache for part in entries):
+        return without("some of its caches cannot be quantised")
+    _, fed = in_pieces(case.model, case.token_ids[:2], [2])
+    # A layer without attention keeps an empty cache.
+    plain = [i for i, entry in enumerate(fed) if type(entry) is KVCache and not entry.empty()]
+    if not plain or any(
+        part.shape[-1] % GROUP for i in plain for part in (fed[i].keys, fed[i].values)
+    ):
+        return without("none of its caches can be quantised")
+    options = {"kv_bits": BITS, "kv_group_size": GROUP, "quantized_kv_start": 0}
+    steps = generating.generate_step(
+        mx.array(case.token_ids[:13]), case.model, max_tokens=2, prompt_cache=cache, **options
+    )
+    list(steps)
+    wrong = [
+        i
+        for i in plain
+        if not isinstance(cache[i], QuantizedKVCache)
+        or (cache[i].bits, cache[i].group_size) != (BITS, GROUP)
+    ]
+    return same("caches that were not quantised as asked", wrong, [])

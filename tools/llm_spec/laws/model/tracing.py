@@ -1,0 +1,139 @@
+"""Laws of the instrument: what a trace shows is what the model did, and watching changes nothing.
+
+The bound on a map is that of `llm_spec.numerics.tolerances`, to which `trace` itself holds maps.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from llm_spec.laws.execution import in_pieces, logits_of
+from llm_spec.laws.finding import Case, Finding, law, same, vacuous, within, without
+from llm_spec.laws.model.cache import BITS, GROUP, quantisable
+from llm_spec.laws.model.forward import LEAST_SPREAD
+from llm_spec.numerics import tolerances
+from llm_spec.observe import attention
+from llm_spec.observe.attention import AttentionCall
+from llm_spec.observe.hooks import output_replaced
+from llm_spec.observe.recorder import layers_of
+from llm_spec.observe.trace import attention_calls, trace
+
+
+@law
+def attention_is_reproduced(case: Case) -> Finding:
+    """Every layer's maps, applied to its values, give its own attention output: no layer that
+    attends is unseen."""
+    seen = trace(case.model, case.token_ids, verify=False)
+    if seen.unseen:
+        return same("layers whose attention cannot be seen", sorted(seen.unseen), [])
+    if seen.note:
+        return without(seen.note)
+    return _reproduced(attention_calls(case.model, case.token_ids))
+
+
+@law
+def a_decode_step_is_reproduced(case: Case) -> Finding:
+    """So do the maps of the last token alone, with all that came before in a cache."""
+    _, cache = in_pieces(case.model, case.token_ids, [len(case.token_ids) - 1])
+    calls = attention_calls(case.model, case.token_ids[-1:], cache)
+    return _reproduced(calls) if any(calls) else without("no layer attends by softmax")
+
+
+@law
+def quantised_attention_is_reproduced(case: Case) -> Finding:
+    """So do the maps over keys and values that a quantised cache gives out."""
+    half = len(case.token_ids) // 2
+    _, cache = in_pieces(case.model, case.token_ids, [half])
+    packed = [i for i, entry in enumerate(cache) if quantisable(entry)]
+    if not packed:
+        return without("none of its caches can be quantised")
+    for i in packed:
+        cache[i] = cache[i].to_quantized(group_size=GROUP, bits=BITS)
+    return _reproduced(attention_calls(case.model, case.token_ids[half:], cache))
+
+
+@law
+def tracing_changes_nothing(case: Case) -> Finding:
+    """Logits of a traced pass, and of the next one, are those of a plain one, to the bit; so are
+    those of a step with a cache."""
+    ids, before = case.token_ids, len(case.token_ids) - 1
+    _, cache = in_pieces(case.model, ids, [before])
+    step = logits_of(case.model, ids[before:], copy.deepcopy(cache))
+    plain = [case.logits, case.logits, step]
+    watched = [
+        trace(case.model, ids).logits,
+        logits_of(case.model, ids),
+        trace(case.model, ids[before:], cache).logits,
+    ]
+    if tolerances.distance(case.logits[:-1], case.logits[1:]) < LEAST_SPREAD:
+        return vacuous("all logits are alike")
+    missed = max(map(tolerances.distance, watched, plain))
+    return within("distance of traced logits from plain ones", missed, 0)
+
+
+@law
+def states_are_the_layers_outputs(case: Case) -> Finding:
+    """Handed on in place of a layer's output, its traced state makes the next layer give its own,
+    and the last one the model's logits."""
+    states = trace(case.model, case.token_ids, verify=False).hidden_states
+    outputs, logits = _handing_on(case, states)
+    if len(outputs) < len(states):
+        return without("it uses the parts of its layers without calling the layers")
+    later = [np.roll(state, 1, axis=0) for state in states]
+    moved_outputs, moved_logits = _handing_on(case, later)
+    pairs = [*((outputs[i], state) for i, state in enumerate(states)), (logits, case.logits)]
+    # The first layer is handed embeddings, which nobody moved.
+    moved = [(moved_outputs[i], state) for i, state in enumerate(states) if i]
+    least = min(tolerances.distance(*pair) for pair in [*moved, (moved_logits, case.logits)])
+    if least < LEAST_SPREAD:
+        return vacuous(f"states put one token later move what comes next by {least:.2g}")
+    worst = max(tolerances.distance(*pair) for pair in pairs)
+    return within("distance from what traced states hand on", worst, case.exact)
+
+
+def _handing_on(
+    case: Case, states: Sequence[np.ndarray]
+) -> tuple[dict[int, np.ndarray], np.ndarray]:
+    """Let every layer hand on its state, (tokens, width), in place of its output.
+
+    Returns what each layer that was called had computed, in the form of its state, and the logits.
+    """
+    outputs: dict[int, np.ndarray] = {}
+
+    def put(layer: int, output: Any) -> Any:
+        if isinstance(output, (tuple, list)):
+            return type(output)([put(layer, output[0]), *output[1:]])
+        state = states[layer]
+        axis = 1 if output.shape[1] == len(state) else output.shape.index(len(state))
+        first = mx.moveaxis(output, axis, 0)
+        outputs[layer] = np.array(first.astype(mx.float32)).reshape(state.shape)
+        handed = mx.array(state).reshape(first.shape)
+        return mx.moveaxis(handed, 0, axis).astype(output.dtype)
+
+    with ExitStack() as replaced:
+        for i, layer in enumerate(layers_of(case.model)):
+            replaced.enter_context(output_replaced(layer, partial(put, i)))
+        logits = logits_of(case.model, case.token_ids)
+    return outputs, logits
+
+
+def _reproduced(layers: list[list[AttentionCall]]) -> Finding:
+    errors, bounds, moved = [], [], np.inf
+    for call in (call for calls in layers for call in calls):
+        weights, _ = attention.weigh(call)
+        errors.append(attention.reconstruction_error(weights, call.values, call.output))
+        bounds.append(tolerances.reconstruction(call.dtype, keys=call.shape[-1]))
+        # The same weights, each on the key after its own: what the law has to tell apart.
+        other = np.roll(weights, 1, axis=-1)
+        moved = min(moved, attention.reconstruction_error(other, call.values, call.output))
+    if moved < LEAST_SPREAD:
+        return vacuous(f"weights moved by one key miss the output by only {moved:.2g}")
+    worst = int(np.argmax(np.divide(errors, bounds)))  # the first NaN, where there is one
+    return within("distance of maps times values from attention", errors[worst], bounds[worst])

@@ -1,0 +1,1 @@
+"""Laws of tokenizers: functions from mlx-lm's wrapper of one to a finding."""

@@ -1,0 +1,1 @@
+"""Numbers: how far apart they may be, how they are drawn, timed and written."""

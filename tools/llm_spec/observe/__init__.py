@@ -1,0 +1,1 @@
+"""One forward pass, seen from outside."""

@@ -1,0 +1,1 @@
+"""How fast a model runs and what it needs, against what the hardware allows."""

@@ -1,0 +1,95 @@
+"""The fastest that a model can decode on a given memory, and how near a measurement comes.
+
+To make one token, every weight that takes part has to be read from memory once, and so have the
+keys and values of all tokens before it. Bandwidth divided by those bytes is a ceiling that no
+software lifts (for one conversation at a time; several at once share the reading of the weights).
+"""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+from mlx import nn
+
+from llm_spec.model.accounting import WeightGroup, groups, layer_of
+from llm_spec.model.dry_run import Call, dry_run
+
+
+@dataclass(frozen=True)
+class DecodeRead:
+    """Bytes that decoding the next token reads, after `context` tokens."""
+
+    context: int
+    weights: int
+    cache: int
+
+    @property
+    def total(self) -> int:
+        """All bytes read for one token."""
+        return self.weights + self.cache
+
+    def ceiling(self, bandwidth: float) -> float:
+        """Tokens per second that `bandwidth` (bytes/s) allows at most."""
+        return bandwidth / self.total
+
+    def share(self, tokens_per_second: float, bandwidth: float) -> float:
+        """How much of that ceiling a measured rate reaches; 1.0 is all of it."""
+        return tokens_per_second / self.ceiling(bandwidth)
+
+
+def decode_read(model: nn.Module, context: int) -> DecodeRead:
+    """Count what one decoding step reads. The model may be declared only.
+
+    Of a table that is only looked up in, one row; of stacked experts, those that the router picks
+    for one token; of everything else, all of it.
+    """
+    run = dry_run(model, context)
+    weights = sum(group.bytes * share for group, share in _taking_part(model, run.calls))
+    return DecodeRead(context, round(weights), run.used)
+
+
+def prefill_flops(model: nn.Module, tokens: int) -> int:
+    """Floating point operations to read `tokens` of a prompt: two for each weight and token.
+
+    Only the layers count: the head is asked for the last token alone. Attention's own products are
+    left out, because they need no weights and grow with the context.
+    """
+    inside = layer_of(model)
+    used = sum(
+        group.parameters * share
+        for group, share in _taking_part(model, dry_run(model, 1).calls)
+        if group.name in inside and len(group.logical_shape) > 1
+    )
+    return round(2 * used * tokens)
+
+
+def _taking_part(model: nn.Module, calls: list[Call]) -> list[tuple[WeightGroup, float]]:
+    """Every weight group with the share of it that the recorded step reads."""
+    shares: dict[int, float] = {}
+    for call in calls:
+        key = id(call.module)
+        shares[key] = min(1.0, shares.get(key, 0.0) + _share(call))
+    modules = dict(model.named_modules())
+    return [
+        (group, shares.get(id(modules.get(group.name.rpartition(".")[0])), 1.0))
+        for group in groups(model)
+    ]
+
+
+def _share(call: Call) -> float:
+    """The share of a module's weights that one call reads.
+
+    An embedding takes the ids of the rows to look up, mlx-lm's stacked experts take the ids of the
+    experts to use as their second argument: one slice of the weight's first axis per id.
+    """
+    weight = call.module.get("weight")
+    if weight is None:
+        return 1.0
+    if "Embedding" in type(call.module).__name__ and _holds_ids(call.inputs[:1]):
+        return call.inputs[0].size / weight.shape[0]
+    if weight.ndim == 3 and _holds_ids(call.inputs[1:2]):
+        return call.inputs[1].size / weight.shape[0]
+    return 1.0
+
+
+def _holds_ids(inputs: tuple[object, ...]) -> bool:
+    return any(isinstance(i, mx.array) and mx.issubdtype(i.dtype, mx.integer) for i in inputs)

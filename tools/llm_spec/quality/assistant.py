@@ -1,0 +1,239 @@
+"""An assistant's jobs, put to a model through its chat template and judged by checkable criteria.
+
+A job is done if every criterion is met; a share of met criteria would reward an empty answer for
+inventing nothing. What answers is a plain function from (prompt, seed) to an `Answer`, so that a
+model and a control (a constant answer, a copy of the prompt) take the same way.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm import stream_generate
+from mlx_lm.sample_utils import make_sampler
+
+from llm_spec.quality.criteria import Criterion
+
+DONE = "job done"  # the criterion that stands for all of a job's criteria together
+FINISHES = "finishes"
+TEMPERATURE = 0.7
+TOP_P = 0.95
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked, the text it is asked about, and the criteria, each with its name."""
+
+    name: str
+    instruction: str
+    source: str
+    criteria: tuple[tuple[str, Criterion], ...]
+
+    @property
+    def prompt(self) -> str:
+        """Return the user's message: the instruction and the whole source."""
+        return f"{self.instruction}\n\n{self.source}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. Times in seconds; None for a control, which computes nothing.
+
+    `tokens_per_s` is the speed after the first token: the tokens that followed it over the time
+    that they took. (mlx_lm's own `generation_tps` counts the first token too and is the higher,
+    the shorter the answer.)
+    """
+
+    text: str
+    finished: bool = True
+    tokens: int | None = None
+    first_token_s: float | None = None
+    tokens_per_s: float | None = None
+    seconds: float | None = None
+    peak_bytes: int | None = None
+
+
+Respond = Callable[[str, int], Answer]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one criterion is met; if not, `why` says it in a sentence."""
+
+    criterion: str
+    met: bool
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One job put to one responder with one seed."""
+
+    job: Job
+    seed: int
+    answer: Answer
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def done(self) -> bool:
+        return all(verdict.met for verdict in self.verdicts)
+
+
+def chat_prompt(tokenizer: Any, message: str) -> list[int]:
+    """Return the token ids of one user message in the model's chat template, ready to answer.
+
+    Models that can think aloud are asked not to. Raises ValueError if the tokenizer has no chat
+    template.
+    """
+    if not tokenizer.has_chat_template:
+        raise ValueError("this model has no chat template, so it cannot be asked as an assistant")
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], add_generation_prompt=True, enable_thinking=False
+    )
+
+
+def responder(
+    model: Any, tokenizer: Any, max_tokens: int = 256, temperature: float = TEMPERATURE
+) -> Respond:
+    """Return a function that answers with a model. The same prompt and seed give the same text.
+
+    MLX's global random state and its peak-memory counter are set on every call.
+    """
+
+    def respond(prompt: str, seed: int) -> Answer:
+        token_ids = chat_prompt(tokenizer, prompt)
+        mx.random.seed(seed)
+        mx.reset_peak_memory()
+        sampler = make_sampler(temperature, TOP_P)
+        pieces = []
+        start = first = time.perf_counter()
+        for n, step in enumerate(
+            stream_generate(model, tokenizer, token_ids, max_tokens=max_tokens, sampler=sampler)
+        ):
+            if n == 0:
+                first = time.perf_counter()
+            pieces.append(step.text)
+        end = time.perf_counter()
+        tokens = step.generation_tokens
+        return Answer(
+            text="".join(pieces).rpartition("</think>")[2].strip(),
+            finished=step.finish_reason == "stop",
+            tokens=tokens,
+            first_token_s=first - start,
+            tokens_per_s=(tokens - 1) / (end - first) if tokens > 1 else None,
+            seconds=end - start,
+            peak_bytes=mx.get_peak_memory(),
+        )
+
+    return respond
+
+
+def constant(text: str) -> Respond:
+    """Return a control that gives one and the same answer to everything."""
+    return lambda prompt, seed: Answer(text)
+
+
+def copy(prompt: str, seed: int) -> Answer:
+    """Answer with the prompt itself: a control."""
+    return Answer(prompt)
+
+
+def judge(job: Job, answer: Answer) -> tuple[Verdict, ...]:
+    """Hold an answer to every criterion of its job, and to having come to an end by itself."""
+    verdicts = [
+        Verdict(name, why is None, why)
+        for name, criterion in job.criteria
+        for why in [criterion(answer.text, job.source)]
+    ]
+    cut = None if answer.finished else f"cut off after {answer.tokens} tokens"
+    return (*verdicts, Verdict(FINISHES, answer.finished, cut))
+
+
+def run(respond: Respond, jobs: Iterable[Job], seeds: Sequence[int]) -> list[Trial]:
+    """Put every job to a responder once a seed."""
+    trials = []
+    for job in jobs:
+        for seed in seeds:
+            answer = respond(job.prompt, seed)
+            trials.append(Trial(job, seed, answer, judge(job, answer)))
+    return trials
+
+
+def wilson(passed: int, tried: int, z: float = 1.96) -> tuple[float, float]:
+    """Return Wilson's score interval for a pass rate; `z` 1.96 makes it a 95 % interval.
+
+    Unlike passed ± z·σ it stays inside [0, 1] and has a width even at 0 of n and n of n.
+    Raises ValueError if nothing was tried or more passed than were tried.
+    """
+    if not 0 <= passed <= tried or tried == 0:
+        raise ValueError(f"{passed} of {tried} is not a pass rate")
+    rate = passed / tried
+    centre = (rate + z * z / (2 * tried)) / (1 + z * z / tried)
+    half = z * sqrt(rate * (1 - rate) / tried + z * z / (4 * tried * tried)) / (1 + z * z / tried)
+    low = 0.0 if passed == 0 else centre - half  # exact at the ends, where the formula only rounds
+    high = 1.0 if passed == tried else centre + half
+    return low, high
+
+
+def reply_seconds(first_token_s: float, tokens: float, tokens_per_s: float) -> float:
+    """Return how long a reply takes: the first token, then the others at their speed."""
+    return first_token_s + (tokens - 1) / tokens_per_s
+
+
+def candidate(
+    name: str, trials: Sequence[Trial], n_bytes: int | None = None, control: bool = False
+) -> dict[str, Any]:
+    """Sum up one responder's trials as plain data, for an exhibit and for `choose`.
+
+    Pass rates come with their 95 % interval: first of whole jobs, then of each job, then of each
+    criterion. Times are medians over trials; `peak_bytes` is the largest. `n_bytes` is what the
+    weights take up.
+    """
+    whole = [(DONE, trial.done) for trial in trials]
+    jobs = [(trial.job.name, trial.done) for trial in trials]
+    parts = [(verdict.criterion, verdict.met) for trial in trials for verdict in trial.verdicts]
+    answers = [trial.answer for trial in trials]
+    peaks = [answer.peak_bytes for answer in answers if answer.peak_bytes is not None]
+    return {
+        "name": name,
+        "control": control,
+        "bytes": n_bytes,
+        "fits": None if control else True,  # it ran here
+        "first_token_s": _median([answer.first_token_s for answer in answers]),
+        "tokens_per_s": _median([answer.tokens_per_s for answer in answers]),
+        "tokens": _median([answer.tokens for answer in answers]),
+        "peak_bytes": max(peaks, default=None),
+        "criteria": [*_rates(whole), *_rates(jobs), *_rates(parts)],
+        "outputs": [
+            {
+                "task": trial.job.name,
+                "seed": trial.seed,
+                "prompt": trial.job.prompt,
+                "text": trial.answer.text,
+                "criteria": [
+                    {"name": v.criterion, "met": v.met, "why": v.why} for v in trial.verdicts
+                ],
+            }
+            for trial in trials
+        ],
+    }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _rates(outcomes: Iterable[tuple[str, bool]]) -> list[dict[str, Any]]:
+    counts: dict[str, list[bool]] = {}
+    for name, met in outcomes:
+        counts.setdefault(name, []).append(met)
+    return [
+        {"name": name, "passed": sum(met), "tried": len(met), "low": low, "high": high}
+        for name, met in counts.items()
+        for low, high in [wilson(sum(met), len(met))]
+    ]

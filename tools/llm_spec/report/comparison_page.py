@@ -1,0 +1,91 @@
+"""A comparison of two runs, for the terminal and as a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from llm_spec.ledger.results import write_atomically
+from llm_spec.report.comparison import Change, Comparison, Row
+from llm_spec.report.page import STYLES, asset, environment, policy, visible
+from llm_spec.report.text import shown
+
+TITLES = {
+    "verdict": "Verdict changed",
+    "value": "Value changed",
+    "only in A": "Only in A",
+    "only in B": "Only in B",
+}
+_STYLES = {"verified": "green", "refuted": "bold red", "inconclusive": "yellow", "not run": "dim"}
+_LISTED = 40
+
+
+def as_text(comparison: Comparison, names: Sequence[str]) -> RenderableType:
+    """What changed, for a terminal; what is the same is only counted."""
+    lines: list[RenderableType] = [Text(f"A  {names[0]}\nB  {names[1]}")]
+    for name, a, b in comparison.environments:
+        lines.append(Text(f"   {shown(name)}: {shown(a)} → {shown(b)}", style="dim"))
+    for what, title in TITLES.items():
+        changes = comparison.by(what)
+        if changes:
+            lines.append(Text(f"\n{title} ({len(changes)})", style="bold"))
+            lines += [_line(change) for change in changes[:_LISTED]]
+        if len(changes) > _LISTED:
+            lines.append(Text(f"       and {len(changes) - _LISTED} more", style="dim"))
+    lines.append(Text(f"\n{len(comparison.by('same'))} the same."))
+    return Group(*lines)
+
+
+def _line(change: Change) -> RenderableType:
+    line = Text(f"{shown(change.says)} ").append(f"[{shown(change.subject)}]", style="dim")
+    line.append("\n")
+    for at, row in enumerate(row for row in change.both if row is not None):
+        line.append(" → " if at else "")
+        if change.what != "value":
+            line.append(row["verdict"], style=_STYLES[row["verdict"]]).append(" ")
+        line.append(shown(_seen(row), 160), style="cyan")
+    if change.ratio is not None and change.what == "value":
+        line.append(f"  (× {change.ratio:.3g})", style="dim")
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(width=6, justify="right")
+    table.add_column()
+    table.add_row(Text(shown(change.id)), line)
+    return table
+
+
+def _seen(row: Row) -> str:
+    """What was measured; where nothing was verified, first the reason."""
+    measured, reason = row.get("measured") or "", row.get("reason") or ""
+    return measured or reason if row["verdict"] == "verified" else reason or measured
+
+
+def write_comparison(comparison: Comparison, names: Sequence[str], path: Path) -> None:
+    """Write the comparison as one HTML file, whole or not at all. Raises OSError."""
+    template = environment().get_template("compare.html")
+    html = template.render(
+        names=[shown(name) for name in names],
+        environments=[tuple(map(shown, row)) for row in comparison.environments],
+        groups=[(title, visible(_rows(comparison.by(what)))) for what, title in TITLES.items()],
+        same=visible(_rows(comparison.by("same"))),
+        style="\n".join(asset(f"{name}.css") for name in STYLES),
+        policy=policy(),
+    )
+    write_atomically(path, html)
+
+
+def _rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": change.id,
+            "says": change.says,
+            "subject": change.subject,
+            "ratio": change.ratio,
+            "sides": [
+                row and {"verdict": row["verdict"], "seen": _seen(row)} for row in change.both
+            ],
+        }
+        for change in changes
+    ]

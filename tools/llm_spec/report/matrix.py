@@ -1,0 +1,55 @@
+"""Which laws hold for which models, as one table: a row a model, a column a law."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llm_spec.report.entries import Entry, Result
+
+SIGNS = {"verified": "✓", "refuted": "✗", "inconclusive": "~", "not run": "·"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What became of one law on one model."""
+
+    kind: str
+    """A verdict, or `known` for a fault that is documented."""
+    sign: str
+    says: str
+    """The verdict in words, with what was measured or the reason."""
+
+
+@dataclass
+class Matrix:
+    """Models by laws; a law that was never asked of a model has no cell."""
+
+    laws: list[Entry]
+    rows: list[tuple[str, list[Cell | None]]]
+    """Those that break a law first, then in the order of the results."""
+
+    def count(self, kind: str) -> int:
+        """Cells of this kind."""
+        return sum(cell is not None and cell.kind == kind for _, row in self.rows for cell in row)
+
+
+def matrix_of(entries: Iterable[Entry]) -> Matrix | None:
+    """The table of these claims; None where no two models were held to any of them."""
+    laws = [entry for entry in entries if len(entry.results) > 1]
+    found = {(law.id, result.subject): _cell(result) for law in laws for result in law.results}
+    subjects = dict.fromkeys(result.subject for law in laws for result in law.results)
+    if len(subjects) < 2:
+        return None
+    rows = [(subject, [found.get((law.id, subject)) for law in laws]) for subject in subjects]
+    return Matrix(laws, sorted(rows, key=lambda row: -_broken(row[1])))
+
+
+def _cell(result: Result) -> Cell:
+    kind = "known" if result.known else result.verdict
+    why = result.measured if result.verdict == "verified" else result.reason or result.measured
+    return Cell(kind, SIGNS[result.verdict], f"{result.verdict}: {why}" if why else result.verdict)
+
+
+def _broken(cells: Iterable[Cell | None]) -> int:
+    """Faults that nobody knew of weigh more than any number of known ones."""
+    weights = {"refuted": 1000, "known": 1}
+    return sum(weights.get(cell.kind, 0) for cell in cells if cell)

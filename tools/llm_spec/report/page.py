@@ -1,0 +1,211 @@
+"""The report as one HTML file that needs nothing beside it."""
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from llm_spec.ledger.results import write_atomically
+from llm_spec.report import entries as ledgers
+from llm_spec.report.head_scores import heads_of
+from llm_spec.report.load import check_results
+from llm_spec.report.matrix import matrix_of
+from llm_spec.report.payload import FILE_LIMIT, compact, packed
+from llm_spec.report.sections import (
+    Section,
+    Shown,
+    affordable,
+    arrange,
+    gather,
+    main_subject,
+    script_data,
+    telling,
+)
+from llm_spec.report.text import shown, words
+from llm_spec.report.token_pieces import cuts
+
+ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = (
+    "dom", "data", "theme", "labels", "figures", "figures_models", "draw", "numbers", "sampling",
+    "predictions", "attention", "heads", "generation", "weights", "fit", "subjects", "ledger",
+    "matrix", "start",
+)  # fmt: skip
+STYLES = ("page", "ledger", "sections", "matrix", "print")
+GLYPHS = {"verified": "✓", "refuted": "✗", "inconclusive": "~", "not run": "–"}
+
+
+def write_report(results: Mapping[str, Any], path: str | Path, limit: int = FILE_LIMIT) -> None:
+    """Write the report on `results` (what results.json holds) to `path`, whole or not at all.
+
+    An exhibit that cannot be drawn is replaced by a sentence. Raises ResultsError when `results`
+    are no results, OSError when `path` cannot be written.
+    """
+    write_atomically(Path(path), render_report(results, limit))
+
+
+def render_report(results: Mapping[str, Any], limit: int = FILE_LIMIT) -> str:
+    """The report on `results` as HTML of at most `limit` bytes that loads nothing.
+
+    Where all exhibits would be too much, the last ones are left out, and the page says how many.
+    """
+    check_results(results)
+    entries = ledgers.entries(results["claims"])
+    found = gather(results["claims"])
+    items = telling(found, entries)
+    budget = float(limit)
+    while True:
+        html = _render(results["environment"], entries, items, len(found), budget)
+        excess = len(html.encode("utf-8")) - limit
+        if excess <= 0 or budget == 0:
+            return html
+        budget = max(0.0, budget - 1.1 * excess - 0.02 * limit)
+
+
+def _render(
+    about: Mapping[str, Any],
+    entries: list[ledgers.Entry],
+    items: list[Shown],
+    found: int,
+    budget: float,
+) -> str:
+    kept = affordable(items, budget)
+    parts = arrange(kept, entries)
+    _derive_heads(next(part for part in parts if part.id == "attention"))
+    script = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
+    script = f"(() => {{\n'use strict';\n{script}\n}})();"
+    plotly, packed_plotly = _plotly()
+    return environment().get_template("report.html").render(
+        entries=entries,
+        counts=ledgers.counts(entries),
+        subjects=ledgers.subjects(entries),
+        models=ledgers.models(entries),
+        main_subject=main_subject(items),
+        experiments=sorted({entry.experiment for entry in entries}),
+        corrections=sorted(
+            (entry for entry in entries if entry.corrects),
+            key=lambda entry: entry.verdict != "verified",
+        ),
+        parts=parts,
+        matrix=matrix_of(next(part for part in parts if part.id == "laws").entries),
+        left_out=found - len(kept),
+        about=visible(about),
+        style="\n".join(asset(f"{name}.css") for name in STYLES),
+        script=script,
+        exhibits=packed(compact(script_data(parts))),
+        plotly=packed_plotly,
+        policy=policy(plotly, script),
+    )  # fmt: skip
+
+
+@cache
+def _plotly() -> tuple[str, str]:
+    from plotly.offline import get_plotlyjs  # here, since a comparison does without
+
+    script = get_plotlyjs()
+    return script, packed(script)
+
+
+def asset(name: str) -> str:
+    """A style or a script of this package."""
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def policy(*scripts: str) -> str:
+    """A content policy under which only these scripts run and nothing is loaded."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode('utf-8')).digest()).decode()}'"
+        for s in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes or chr(39) + 'none' + chr(39)}; "
+        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def environment() -> Environment:
+    """Templates with every value escaped, and the words that they share."""
+    env = Environment(
+        loader=PackageLoader("llm_spec.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals.update(glyphs=GLYPHS, cuts=cuts)
+    env.filters.update(
+        percent=percent,
+        quantity=quantity,
+        cell=cell,
+        words=words,
+        json=_indented,
+        anchor=ledgers.anchor,
+        entry_of=lambda claim, entries: next(e for e in entries if e.id == claim),
+    )
+    return env
+
+
+def percent(share: float | None) -> str:
+    """A probability as it is read: 43 %, 0.3 %, < 0.1 %."""
+    if share is None:
+        return "–"
+    value = 100 * share
+    if 0 < value < 0.1:
+        return "< 0.1\u202f%"
+    return f"{value:.0f}\u202f%" if value >= 10 or value == 0 else f"{value:.1f}\u202f%"
+
+
+def quantity(size: float | None) -> str:
+    """Bytes in the unit that suits them, decimal."""
+    if size is None:
+        return "–"
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(size) >= scale:
+            return f"{size / scale:.3g}\u202f{unit}"
+    return f"{size:.0f}\u202fB"
+
+
+def cell(value: Any) -> str:
+    """A cell of a table."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    if isinstance(value, list):
+        return " × ".join(map(cell, value))
+    return str(value)
+
+
+def _indented(value: Any) -> str:
+    import json
+
+    return json.dumps(value, indent=1, ensure_ascii=False)[:20_000]
+
+
+def _derive_heads(part: Section) -> None:
+    scored = set(part.panel("heads"))
+    for subject, maps in part.panel("attention").items():
+        exhibit = heads_of(maps[0].exhibit)
+        if exhibit and subject in scored:  # what was recorded goes before what is worked out
+            exhibit["scores"] = {"entropy": exhibit["scores"]["entropy"]}
+        if exhibit:
+            key = f"heads-{maps[0].key}"
+            part.panels.setdefault("heads", []).append(Shown(exhibit, subject, maps[0].claims, key))
+
+
+def visible(value: Any) -> Any:
+    """`value` with all text in it made safe to look at."""
+    if isinstance(value, str):
+        return shown(value, 4000, lines=True)
+    if isinstance(value, Mapping):
+        return {shown(str(key), 120): visible(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [visible(inner) for inner in value]
+    return value

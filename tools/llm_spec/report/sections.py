@@ -1,0 +1,244 @@
+"""Which claims, panels and pictures stand in which section of the report."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_spec.report.entries import Entry
+from llm_spec.report.kinds import HOME
+from llm_spec.report.payload import cost
+from llm_spec.report.sanitise import clean
+from llm_spec.report.text import shown
+
+Exhibit = dict[str, Any]
+
+DRAWN_BY_SCRIPT = {
+    "heatmap", "bars", "curve", "histogram", "attention", "heads", "predictions", "weights",
+    "roofline", "memory", "fit", "ladder", "generation",
+}  # fmt: skip
+PICTURES = {"curve": 0, "heatmap": 1, "histogram": 2, "bars": 3}
+"""Kinds that are pictures though no panel; of those beside claims, the first are unfolded."""
+
+MOST_SUBJECTS = 8
+"""Of how many subjects the evidence for one claim is on the page; the results hold all."""
+
+
+@dataclass
+class Shown:
+    """An exhibit on the page: whose it is, and the claims that recorded it."""
+
+    exhibit: Exhibit
+    subject: str
+    claims: list[str]
+    key: str = ""
+    """Its name among what the scripts read; empty where no script draws it."""
+    price: int = 0
+    """About how many bytes it adds to the file."""
+
+    @property
+    def kind(self) -> str:
+        return str(self.exhibit["kind"])
+
+
+@dataclass
+class Section:
+    """One numbered part of the page."""
+
+    id: str
+    title: str
+    lede: str
+    entries: list[Entry] = field(default_factory=list)
+    panels: dict[str, list[Shown]] = field(default_factory=dict)
+    """By kind; in each, subjects in the order of the results."""
+    evidence: dict[str, list[Shown]] = field(default_factory=dict)
+    """By claim: what it alone recorded."""
+
+    def panel(self, *kinds: str) -> dict[str, list[Shown]]:
+        """Exhibits of these kinds by subject."""
+        grouped: dict[str, list[Shown]] = {}
+        for kind in kinds:
+            for item in self.panels.get(kind, ()):
+                grouped.setdefault(item.subject, []).append(item)
+        return grouped
+
+    @property
+    def short(self) -> str:
+        """Its name in the row of contents."""
+        return {"speed": "Speed", "method": "Method", "weights": "File"}.get(self.id, self.title)
+
+    @property
+    def opened(self) -> set[str]:
+        """Claims whose evidence is unfolded at first: the first few pictures of the section."""
+        limit = 4 if not self.panels or self.id == "embeddings" else 1
+        ranks = {
+            claim: min(PICTURES.get(item.kind, len(PICTURES)) for item in items)
+            for claim, items in self.evidence.items()
+        }
+        pictured = [claim for claim, rank in ranks.items() if rank < len(PICTURES)]
+        return set(sorted(pictured, key=lambda claim: ranks[claim])[:limit])
+
+
+EXPERIMENTS = {
+    "0": "method", "1": "generation", "2": "tokens", "3": "embeddings", "4": "weights",
+    "5": "attention", "6": "predictions", "7": "speed", "8": "quantisation", "9": "laws",
+}  # fmt: skip
+FIRST_OF_ASSISTANT = 20
+"""Experiment 7 is two things: its claims up to 7.19 are about speed, the others about the jobs."""
+TEXTS = (
+    (
+        "tokens",
+        "Tokens",
+        "What the model reads is not letters or words but pieces, each with a number. "
+        "The same text falls into different pieces for different models.",
+    ),
+    (
+        "embeddings",
+        "Embeddings",
+        "Each token's number picks one row of a table. The row knows nothing of its neighbours; "
+        "the layers after it do.",
+    ),
+    (
+        "weights",
+        "Inside the file",
+        "Where a model's numbers lie: how many there are, and how many bytes they take as stored.",
+    ),
+    (
+        "attention",
+        "Attention",
+        "Each row is a token that looks back; the stronger a cell, the more it takes from the "
+        "token of that column. No map is shown that did not reproduce what its layer really "
+        "put out.",
+    ),
+    (
+        "predictions",
+        "Predictions",
+        "For every token of the vocabulary, how likely it is to come next. "
+        "The sliders do what the sampler does, in its order.",
+    ),
+    (
+        "generation",
+        "Generation",
+        "The same forward pass, over and over: predict, pick, append. "
+        "The fainter a token, the less sure the model was.",
+    ),
+    (
+        "speed",
+        "Speed and memory",
+        "Not tokens a second alone, but the share of what this machine allows; "
+        "and what would fit on yours.",
+    ),
+    (
+        "quantisation",
+        "Quantisation",
+        "What is lost when weights take fewer bits, measured on the same text "
+        "against the highest precision.",
+    ),
+    (
+        "assistant",
+        "Assistant",
+        "The plan's jobs done by each candidate, held to criteria that a program can check.",
+    ),
+    (
+        "laws",
+        "Any model",
+        "What must hold for every model directory, whoever made it.",
+    ),
+    (
+        "method",
+        "How this was measured",
+        "Versions, device, seeds and tolerances; and whether the checks themselves can fail.",
+    ),
+)
+"""Id, title, and what it is about."""
+
+
+def gather(claims: Iterable[Mapping[str, Any]]) -> list[Shown]:
+    """All exhibits, cleaned; what several claims recorded alike on one subject, once."""
+    found: dict[tuple[str, str], Shown] = {}
+    for claim in claims:
+        name, subject = shown(claim["id"], 40), shown(claim["subject"], 120)
+        for raw in claim["exhibits"]:
+            exhibit = clean(raw)
+            item = found.setdefault(
+                (subject, json.dumps(exhibit, sort_keys=True)), Shown(exhibit, subject, [])
+            )
+            if name not in item.claims:
+                item.claims.append(name)
+    for number, item in enumerate(found.values()):
+        by_script = item.kind in DRAWN_BY_SCRIPT
+        item.key = f"x{number}" if by_script else ""
+        item.price = cost(item.exhibit, by_script)
+    return list(found.values())
+
+
+def telling(items: Sequence[Shown], ledger: Iterable[Entry]) -> list[Shown]:
+    """`items` without the evidence for a claim on ever more subjects: a few of them stay, first
+    those on which it is refuted."""
+    recorded: dict[str, set[str]] = {}
+    for item in items:
+        for claim in item.claims:
+            recorded.setdefault(claim, set()).add(item.subject)
+    kept: dict[str, set[str]] = {}
+    for entry in ledger:
+        worst_first = [result.subject for _, results in entry.tallies for result in results]
+        shown_of = [s for s in worst_first if s in recorded.get(entry.id, ())]
+        kept[entry.id] = set(shown_of[:MOST_SUBJECTS])
+    return [
+        item
+        for item in items
+        if item.kind in HOME or any(item.subject in kept[claim] for claim in item.claims)
+    ]
+
+
+def main_subject(items: Iterable[Shown]) -> str | None:
+    """The subject of which most can be seen; it is shown first and kept longest."""
+    return next(iter(_by_interest(items)), None)
+
+
+def _by_interest(items: Iterable[Shown]) -> list[str]:
+    kinds: dict[str, set[str]] = {}
+    for item in items:
+        kinds.setdefault(item.subject, set()).update({item.kind} & HOME.keys())
+    return sorted(kinds, key=lambda subject: -len(kinds[subject]))
+
+
+def affordable(items: Sequence[Shown], budget: float) -> list[Shown]:
+    """Those of `items` that add about `budget` bytes or less; the main subject's come first."""
+    rank = {subject: at for at, subject in enumerate(_by_interest(items))}
+    kept, spent = set(), 0
+    for item in sorted(items, key=lambda item: rank[item.subject]):
+        if spent + item.price <= budget:
+            spent += item.price
+            kept.add(id(item))
+    return [item for item in items if id(item) in kept]
+
+
+def arrange(items: Iterable[Shown], ledger: Iterable[Entry]) -> list[Section]:
+    """The sections, filled with claims and exhibits."""
+    parts = [Section(*text) for text in TEXTS]
+    by_id = {part.id: part for part in parts}
+    for item in items:
+        if item.kind in HOME:
+            by_id[HOME[item.kind]].panels.setdefault(item.kind, []).append(item)
+            continue
+        for claim in item.claims:
+            by_id[section_of(claim)].evidence.setdefault(claim, []).append(item)
+    for entry in ledger:
+        by_id[section_of(entry.id)].entries.append(entry)
+    return parts
+
+
+def section_of(claim_id: str) -> str:
+    """The section in which a claim stands; one of an unknown experiment stands with the method."""
+    experiment, _, number = claim_id.partition(".")
+    if experiment == "7" and number.isdecimal() and int(number) >= FIRST_OF_ASSISTANT:
+        return "assistant"
+    return EXPERIMENTS.get(experiment, "method")
+
+
+def script_data(parts: Iterable[Section]) -> dict[str, Exhibit]:
+    """Every exhibit that a script draws, by key."""
+    items = [i for part in parts for shown in part.panels.values() for i in shown]
+    items += [i for part in parts for shown in part.evidence.values() for i in shown]
+    return {item.key: item.exhibit for item in items if item.key}
