@@ -8,6 +8,7 @@ from rich.console import Console
 from fixtures.models.inspection import GIVEN
 from fixtures.models.roles import ROLES
 from llm_spec.ledger import claims, results
+from llm_spec.report import destination
 from specs.reporter import RESULTS, Reporter
 
 SPECS = Path(__file__).parent
@@ -23,8 +24,8 @@ REASONS = {
 def pytest_configure(config):
     try:
         for path in config.option.report:
-            results.check_destination(path)
-    except results.BadDestination as error:
+            destination.check_destination(path)
+    except destination.BadDestination as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[LEDGER] = _ledger()
     config.stash[RESULTS] = results.Results(config.stash[LEDGER])

@@ -13,6 +13,7 @@ from fixtures.models import seeds
 from fixtures.models.inspection import GIVEN
 from fixtures.provision import catalogue
 from llm_spec.ledger import results, terminal
+from llm_spec.report import destination
 
 RESULTS = pytest.StashKey[results.Results]()
 
@@ -66,7 +67,7 @@ class Reporter:
         environment = results.environment(command, using, interrupted, created, seeds.seeds())
         for path in self.config.option.report:
             try:
-                results.write(self.results.document(environment), path)
+                destination.write(self.results.document(environment), path)
             except OSError as error:
                 self.write(f"The report {path} was not written: {error.strerror}.")
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

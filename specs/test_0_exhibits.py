@@ -8,6 +8,7 @@ import pytest
 
 from llm_spec.ledger import evidence, results, terminal
 from llm_spec.ledger.evidence import Exhibits
+from llm_spec.report import destination
 
 
 def keep_numbers_as_they_are(monkeypatch):
@@ -46,7 +47,7 @@ def write_in_place(monkeypatch):
 def test_a_report_is_replaced_whole_or_not_at_all(exhibit, tmp_path, monkeypatch):
     """The disk fills up while the new report is written: the old one stays, and no litter."""
     report = tmp_path / "results.json"
-    results.write({"old": True}, report)
+    destination.write({"old": True}, report)
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -54,14 +55,14 @@ def test_a_report_is_replaced_whole_or_not_at_all(exhibit, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space"):
-            results.write({"new": True}, report)
+            destination.write({"new": True}, report)
     left = {path.name: path.read_text() for path in tmp_path.iterdir()}
     exhibit.table(list(map(list, left.items())), columns=["file", "content"], title="left on disk")
 
     says = exhibit.measured("files left", left, should_be={"results.json": '{"old":true}'})
     assert left == {"results.json": '{"old":true}'}, says
 
-    results.write({"new": True}, report)
+    destination.write({"new": True}, report)
     assert json.loads(report.read_text()) == {"new": True}, "a report was not replaced"
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from fixtures.doubles.browser import visit
 from fixtures.doubles.report_sample import sample
-from llm_spec.cli import compare
+from llm_spec.cli import report as report_command
+from llm_spec.report import comparison as comparing
 from llm_spec.report import load, render_report, sections
 from specs.test_0_report import PHONE, miswrite, written
 
@@ -99,12 +100,12 @@ def drawn(results, report):
     """Exit code of `llm-spec report` and what it said."""
     said = io.StringIO()
     with redirect_stderr(said), redirect_stdout(said):
-        code = report.run(argparse.Namespace(results=results, output=report))
+        code = report_command.run(argparse.Namespace(results=results, output=report))
     return code, said.getvalue()
 
 
 def see_no_change(monkeypatch):
-    monkeypatch.setattr(compare.Change, "what", "same")
+    monkeypatch.setattr(comparing.Change, "what", "same")
 
 
 @pytest.mark.claim(id="0.39", falsifier=see_no_change)
@@ -120,7 +121,7 @@ def test_a_comparison_lists_exactly_what_changed(tmp_path, exhibit):
     for claim in after["claims"]:
         claim["subject"] = claim["subject"].replace("model-b", "model-c")
 
-    found = compare.compare(before, after)
+    found = comparing.compare(before, after)
     listed = {
         what: [(change.id, change.subject, change.ratio) for change in found.by(what)]
         for what in ("verdict", "value", "only in A", "only in B")

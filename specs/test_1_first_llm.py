@@ -20,7 +20,7 @@ from fixtures.models import subjects
 from fixtures.texts import prompts, strings
 from fixtures.texts.passages import passages
 from llm_spec.model import quantisation, tokens
-from llm_spec.quality import likelihood
+from llm_spec.quality import ladder, likelihood
 
 # The package exports a function of the same name, which hides the module from `import … as`.
 cli = importlib.import_module("mlx_lm.generate")
@@ -280,7 +280,7 @@ def test_a_smaller_file_of_the_same_model_predicts_worse(trained, exhibit):
     opening = passages("prose")["prose"][:400]
     costs = {"as stored": likelihood.bits_per_byte(trained.model, trained.tokenizer, opening)}
     smaller = quantisation.Scheme("3 bits", bits=3, group_size=64)
-    with quantisation.stored_as(trained.model, smaller, quantisation.round_trip):
+    with ladder.stored_as(trained.model, smaller, quantisation.round_trip):
         costs["3 bits"] = likelihood.bits_per_byte(trained.model, trained.tokenizer, opening)
     exhibit.bars(costs, title="cost of the same text", axis="bits per byte")
 

@@ -7,9 +7,9 @@ from math import comb, sqrt
 import pytest
 
 from fixtures.texts import jobs
-from llm_spec.cli import choose
-from llm_spec.cli.choose import Candidate
-from llm_spec.quality import assistant
+from llm_spec.cli import choose as choose_command
+from llm_spec.quality import assistant, selection
+from llm_spec.quality.selection import Candidate
 
 # ── The rule ──────────────────────────────────────────────────────────────────────────────────
 
@@ -36,9 +36,9 @@ def prefer_the_fast(monkeypatch):
 @pytest.mark.claim(id="7.30", falsifier=prefer_the_fast)
 def test_the_best_of_those_that_fit_and_answer_in_time_is_recommended(exhibit):
     """Quality first; speed decides between equals; a control that does jobs ends the comparison."""
-    choice = choose.choose(LINE_UP)
+    choice = selection.choose(LINE_UP)
     exhibit.text("\n".join((choice.rule, *choice.reasons)), title="the rule and its reasons")
-    fooled = choose.choose((*LINE_UP, candidate("a control that is believed", 5, control=True)))
+    fooled = selection.choose((*LINE_UP, candidate("a control that is believed", 5, control=True)))
 
     says = exhibit.measured("recommended", choice.recommended, should_be="good and in time")
 
@@ -56,7 +56,7 @@ def a_results_file(path, schema=1, sources="the same jobs", name="a model"):
 
 
 def read_any_schema(monkeypatch):
-    monkeypatch.setattr(choose, "SCHEMA", 2)
+    monkeypatch.setattr(selection, "SCHEMA", 2)
 
 
 @pytest.mark.claim(id="7.31", falsifier=read_any_schema)
@@ -77,7 +77,9 @@ def test_results_that_cannot_be_compared_are_refused_in_a_sentence(tmp_path, cap
     }
     said = {}
     for case, paths in cases.items():
-        code = choose.run(argparse.Namespace(results=paths, memory=None, within=10.0, tokens=150.0))
+        code = choose_command.run(
+            argparse.Namespace(results=paths, memory=None, within=10.0, tokens=150.0)
+        )
         said[case] = (code, capsys.readouterr().err.strip().replace(str(tmp_path), "…"))
     exhibit.table(
         [[case, code, sentence] for case, (code, sentence) in said.items()],

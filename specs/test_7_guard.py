@@ -9,9 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from llm_spec.cli import guard
 from llm_spec.numerics import timing
-from llm_spec.performance import bandwidth, speed
+from llm_spec.performance import bandwidth, regression, speed
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,7 +21,7 @@ def noisy(rng, noise, slower=1.0, rounds=15):
 
 
 def see_only_halving(monkeypatch):
-    monkeypatch.setattr(guard, "BOUND", 0.5)
+    monkeypatch.setattr(regression, "BOUND", 0.5)
 
 
 @pytest.mark.claim(id="7.8", falsifier=see_only_halving)
@@ -31,9 +30,9 @@ def test_the_guard_flags_a_fifth_more_time_and_no_noise(exhibit):
     rng = random.Random(0)
     baseline = noisy(rng, 0.02)
     cases = {
-        "unchanged": lambda: guard.judge(baseline, noisy(rng, 0.02)),
-        "20 % more time": lambda: guard.judge(baseline, noisy(rng, 0.02, slower=1.2)),
-        "too noisy": lambda: guard.judge(baseline, noisy(rng, 0.15)),
+        "unchanged": lambda: regression.judge(baseline, noisy(rng, 0.02)),
+        "20 % more time": lambda: regression.judge(baseline, noisy(rng, 0.02, slower=1.2)),
+        "too noisy": lambda: regression.judge(baseline, noisy(rng, 0.15)),
     }
     found = {name: [judge().finding for _ in range(100)] for name, judge in cases.items()}
     findings = ("steady", "slower", "inconclusive")
@@ -90,7 +89,7 @@ def share(work, reference):
 
 def shares(work, reference):
     """As many shares as it takes to know their median twice as well as the guard has to."""
-    enough = (1 - guard.BOUND) / guard.SIGMAS / 2
+    enough = (1 - regression.BOUND) / regression.SIGMAS / 2
     found = [share(work, reference) for _ in range(ROUNDS.start)]
     while timing.Sample(tuple(found)).error > enough and len(found) < ROUNDS.stop:
         found.append(share(work, reference))
@@ -111,9 +110,9 @@ def test_the_guard_flags_a_fifth_more_time_on_this_machine(trained, exhibit):
     passes()
     reference()
     baseline = shares(passes, reference)
-    unchanged = [guard.judge(baseline, shares(passes, reference)) for _ in range(10)]
+    unchanged = [regression.judge(baseline, shares(passes, reference)) for _ in range(10)]
     planted = [
-        guard.judge(baseline, shares(held_up(passes, PLANTED), reference)) for _ in range(10)
+        regression.judge(baseline, shares(held_up(passes, PLANTED), reference)) for _ in range(10)
     ]
     exhibit.table(
         [[n, str(a), str(b)] for n, (a, b) in enumerate(zip(unchanged, planted, strict=True), 1)],
@@ -153,8 +152,8 @@ def test_benchmarks_are_saved_compared_and_guarded(trained, tmp_path, exhibit):
     steps = {
         "save": run("pytest", *saving, "--benchmark-save=first", f"--benchmark-json={now}"),
         "compare": run("pytest", *saving, "--benchmark-compare=0001"),
-        "make a baseline": run("tools", "guard", str(now), str(baselines), "--update"),
-        "guard": run("tools", "guard", str(now), str(baselines)),
+        "make a baseline": run("llm_spec", "guard", str(now), str(baselines), "--update"),
+        "guard": run("llm_spec", "guard", str(now), str(baselines)),
     }
     exhibit.table(
         [

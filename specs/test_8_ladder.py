@@ -15,7 +15,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from fixtures.texts.passages import fingerprint, passages
 from llm_spec.model import quantisation
 from llm_spec.model.quantisation import FLOAT32, LADDER, Scheme
-from llm_spec.quality import likelihood
+from llm_spec.quality import ladder, likelihood
 
 QUICK = (Scheme("8 bits", 8, 64), Scheme("4 bits", 4, 64), Scheme("2 bits", 2, 64))
 QUICK_BYTES = 260  # of one passage: enough for 50 predictions, little enough for a slow CPU
@@ -86,7 +86,7 @@ def ladder_of(subject):
     """A few schemes on the beginning of one passage."""
     if subject.name not in LADDERS:
         text = beginning(subject.tokenizer)
-        LADDERS[subject.name] = quantisation.climb(subject.unpacked, [text], QUICK)
+        LADDERS[subject.name] = ladder.climb(subject.unpacked, [text], QUICK)
     return LADDERS[subject.name]
 
 
@@ -116,7 +116,7 @@ def round_a_little(monkeypatch):
 @pytest.mark.claim(id="8.11", falsifier=round_a_little)
 def test_a_model_does_not_diverge_from_itself(embedded, exhibit):
     """The control of the ladder: weights taken out and put back, and nothing else."""
-    (same,) = quantisation.climb(embedded.unpacked, [beginning(embedded.tokenizer)], [FLOAT32])
+    (same,) = ladder.climb(embedded.unpacked, [beginning(embedded.tokenizer)], [FLOAT32])
 
     says = exhibit.measured(
         "largest KL (nats) and flips", (same.divergence.max_kl, same.divergence.flips),
@@ -188,7 +188,7 @@ def climb_all(subject):
     """The whole ladder on all passages; takes minutes."""
     if subject.name not in WHOLE:
         texts = [likelihood.encode(subject.tokenizer, text) for text in passages().values()]
-        WHOLE[subject.name] = quantisation.climb(subject.unpacked, texts, LADDER)
+        WHOLE[subject.name] = ladder.climb(subject.unpacked, texts, LADDER)
     return WHOLE[subject.name]
 
 
@@ -216,7 +216,7 @@ def speeds_of(model, scheme, rounds=5):
 
 
 def climb_a_flat_ladder(monkeypatch, embedded):
-    rungs = quantisation.climb(embedded.unpacked, [beginning(embedded.tokenizer)], [FLOAT32])
+    rungs = ladder.climb(embedded.unpacked, [beginning(embedded.tokenizer)], [FLOAT32])
     flat = [replace(rungs[0], scheme=scheme) for scheme in LADDER]
     monkeypatch.setattr(sys.modules[__name__], "climb_all", lambda subject: flat)
 

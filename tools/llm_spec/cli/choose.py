@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llm_spec.quality.choice import (
+from llm_spec.quality.selection import (
     REPLY_TOKENS,
     WITHIN_S,
     Candidate,

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from llm_spec.report.comparison import compare, other_texts
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add this subcommand."""
@@ -32,7 +34,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the comparison; 2 and one sentence when the input is no good."""
     from rich.console import Console
 
-    from llm_spec.report.comparison import compare, other_texts
     from llm_spec.report.comparison_page import as_text, write_comparison
     from llm_spec.report.load import ResultsError, load_results
 
