@@ -35,8 +35,8 @@ def pytest_configure(config):
 def pytest_cmdline_main(config):
     if not config.option.claims:
         return None
-    terminal = Console()
-    terminal.print(terminal.ledger(_ledger().values()), soft_wrap=not terminal.is_terminal)
+    console = Console()
+    console.print(terminal.ledger(_ledger().values()), soft_wrap=not console.is_terminal)
     return pytest.ExitCode.OK
 
 

@@ -13,7 +13,8 @@ from mlx_lm import sample_utils
 
 from fixtures.doubles.browser import visit
 from fixtures.doubles.report_sample import HEADS, HOSTILE, LAYERS, TOKENS, many_models, sample
-from llm_spec.report import page, write_report
+from llm_spec.report import page
+from llm_spec.report.page import write_report
 
 pytestmark = pytest.mark.browser
 ISOLATES = str.maketrans("", "", "\u2066\u2067\u2068\u2069")

@@ -14,7 +14,8 @@ from fixtures.doubles.browser import visit
 from fixtures.doubles.report_sample import sample
 from llm_spec.cli import report as report_command
 from llm_spec.report import comparison as comparing
-from llm_spec.report import load, render_report, sections
+from llm_spec.report import load, sections
+from llm_spec.report.page import render_report
 from specs.test_0_report import PHONE, miswrite, written
 
 NAN = '{"kind":"bars","title":"t","axis":"a","labels":["x"],"values":[NaN]}'

@@ -11,7 +11,8 @@ from fixtures.doubles.report_sample import many_models, sample
 from fixtures.models import seeds
 from llm_spec.ledger import results, terminal
 from llm_spec.ledger.claims import Claim
-from llm_spec.report import entries, render_report
+from llm_spec.report import entries
+from llm_spec.report.page import render_report
 from llm_spec.report.payload import FILE_LIMIT
 from specs.test_0_report import exhibit_of, miswrite, written
 

@@ -15,7 +15,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the report; 2 and one sentence when the results or the path are no good."""
-    from llm_spec.report import ResultsError, load_results, write_report
+    from llm_spec.report.load import ResultsError, load_results
+    from llm_spec.report.page import write_report
 
     if args.output.exists() and args.results.exists() and args.output.samefile(args.results):
         print(f"{args.output} holds the results themselves: name another file.", file=sys.stderr)

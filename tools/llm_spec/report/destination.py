@@ -29,7 +29,9 @@ def check_destination(path: Path) -> None:
 def write(document: Mapping[str, Any], path: Path) -> None:
     """Write `document` as JSON, or the page drawn from it. Raises OSError as `write_atomically`."""
     if path.suffix == ".html":
-        from llm_spec.report import render_report  # here: only a page needs its template engine
+        from llm_spec.report.page import (
+            render_report,  # here: only a page needs its template engine
+        )
 
         write_atomically(path, render_report(document))
     else:
