@@ -7,7 +7,7 @@ from rich.console import Console
 
 from fixtures.models.inspection import GIVEN
 from fixtures.models.roles import ROLES
-from llm_spec.ledger import claims, results
+from llm_spec.ledger import claims, results, terminal
 from llm_spec.report import destination
 from specs.reporter import RESULTS, Reporter
 
