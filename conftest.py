@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.models import roles
-from fixtures.models.inspection import GIVEN, INSPECTED, REFERENCE, VIEWS
+from fixtures.models.inspection import INSPECTIONS, NAMED_MODELS, REFERENCE, VIEWS
 from fixtures.plugins.snapshots import PerSubject
 from llm_spec.ledger import results
 from llm_spec.ledger.evidence import Exhibits
@@ -38,7 +38,7 @@ def pytest_addoption(parser):
 
 
 def pytest_report_header(config):
-    given = config.stash[GIVEN] or roles.names("trained", remote=False)
+    given = config.stash[NAMED_MODELS] or roles.names("trained", remote=False)
     held_to = "".join(f"; reference: {name}" for name in config.stash[REFERENCE])
     device, using = results.device_name(), blas_in_use(config)
     return f"model: {', '.join(given)}{held_to}; device: {device}; BLAS: {using}"
@@ -52,7 +52,7 @@ def blas_in_use(config):
 
 def pytest_generate_tests(metafunc):
     """A fixture named after a role runs its spec on every subject that plays the role."""
-    given = metafunc.config.stash[GIVEN]
+    given = metafunc.config.stash[NAMED_MODELS]
     for role in roles.ROLES:
         if role in metafunc.fixturenames:
             # Roles that no given model plays keep their embedded subjects, to be told as not run.
@@ -73,7 +73,7 @@ def models(request):
     )
 
     stash = request.config.stash
-    return Subjects({**stash[GIVEN], **stash[REFERENCE]}, stash[INSPECTED], stash[VIEWS])
+    return Subjects({**stash[NAMED_MODELS], **stash[REFERENCE]}, stash[INSPECTIONS], stash[VIEWS])
 
 
 def _role(role):

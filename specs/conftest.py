@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fixtures.models.inspection import GIVEN
+from fixtures.models.inspection import NAMED_MODELS
 from fixtures.models.roles import ROLES
 from llm_spec.ledger import claims, results, terminal
 from llm_spec.report import destination
@@ -66,7 +66,7 @@ def pytest_collection_modifyitems(config, items):
     if config.option.architectures:
         _group_by_subject(items)
     yield  # syrupy has to meet every spec, or it takes the snapshots of the others for unused
-    if given := config.stash[GIVEN]:
+    if given := config.stash[NAMED_MODELS]:
         _deselect(config, items, [item for item in items if _subject(item) not in given])
     for item in items:
         if _is_unknown_fact(config, item):
@@ -98,7 +98,7 @@ def _group_by_subject(items):
 
 def _is_unknown_fact(config, item):
     """Facts are held to the catalogue, which holds none of a model that it does not name."""
-    entry = config.stash[GIVEN].get(_subject(item))
+    entry = config.stash[NAMED_MODELS].get(_subject(item))
     claim = config.stash[LEDGER].get(_claim(item))
     return entry is not None and not entry.facts and claim is not None and claim.kind == "fact"
 
@@ -113,7 +113,7 @@ def pytest_deselected(items):
     for item in items:
         mark = next((mark for mark in REASONS if item.get_closest_marker(mark)), None)
         if _claim(item):
-            given = item.config.stash[GIVEN]
+            given = item.config.stash[NAMED_MODELS]
             default = "not selected"
             if given and _subject(item) not in given:
                 default = f"only {', '.join(given)} was asked for"

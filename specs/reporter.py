@@ -10,7 +10,7 @@ import pytest
 
 from conftest import blas_in_use
 from fixtures.models import seeds
-from fixtures.models.inspection import GIVEN
+from fixtures.models.inspection import NAMED_MODELS
 from fixtures.provision import catalogue
 from llm_spec.ledger import results, terminal
 from llm_spec.report import destination
@@ -38,7 +38,7 @@ class Reporter:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem, report):
         """What crashed its worker is refuted; pytest-xdist starts another for the rest."""
-        crashed = _read_off(crashitem, {**catalogue.load(), **self.config.stash[GIVEN]})
+        crashed = _read_off(crashitem, {**catalogue.load(), **self.config.stash[NAMED_MODELS]})
         report.user_properties = [*crashed, ("measured", "the process = crashed")]
 
     @pytest.hookimpl(optionalhook=True)

@@ -13,7 +13,7 @@ IDS = [7, 203, 7, 19, 5, 211, 42]  # for models without a tokenizer
 def drift(subject):
     passes = iter(range(1000))
     model = TamperedModel(subject.model, lambda logits: logits * (1 + next(passes)))
-    return {"subject": subject.but(model=model)}
+    return {"subject": subject.replacing(model=model)}
 
 
 @pytest.mark.claim(id="0.41", falsifier=drift)

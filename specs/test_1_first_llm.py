@@ -40,7 +40,7 @@ def prefer_another_token_each_time(trained):
     def drift(logits):
         return logits.at[..., 1000 + next(calls)].add(100.0)
 
-    return {"trained": trained.but(model=TamperedModel(trained.model, drift))}
+    return {"trained": trained.replacing(model=TamperedModel(trained.model, drift))}
 
 
 @pytest.mark.claim(id="1.1", falsifier=prefer_another_token_each_time)
@@ -261,7 +261,7 @@ def test_a_cached_model_loads_and_answers_without_the_network(trained, exhibit, 
     for name in ("connect", "connect_ex", "sendto"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    fresh = trained.afresh()
+    fresh = trained.unloaded()
     answer = generate(fresh, prompts.PREDICTION_PROMPT, max_tokens=1)
     exhibit.text("".join(response.text for response in answer), title="answer of the fresh copy")
 

@@ -155,7 +155,7 @@ def kinds_of_cache(subject):
 
 def repeat_the_heads(declared):
     more = {**declared.facts, "n_kv_heads": declared.facts["n_heads"]}
-    return {"declared": declared.but(facts=more)}
+    return {"declared": declared.replacing(facts=more)}
 
 
 @pytest.mark.claim(id="1.24", falsifier=repeat_the_heads)

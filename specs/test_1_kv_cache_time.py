@@ -20,7 +20,7 @@ PAIRED_ROUNDS = 9
 
 
 def spare_nothing(trained):
-    return {"trained": trained.but(model=Forgetful(trained.model))}
+    return {"trained": trained.replacing(model=Forgetful(trained.model))}
 
 
 class Forgetful:

@@ -14,7 +14,7 @@ HALF_A_PAIR = "half \ud83d pair"
 
 def tampered(vocabulary, **changes):
     tokenizer = TamperedTokenizer(vocabulary.tokenizer, **changes)
-    return {"vocabulary": vocabulary.but(tokenizer=tokenizer)}
+    return {"vocabulary": vocabulary.replacing(tokenizer=tokenizer)}
 
 
 def lower_the_case(vocabulary):
@@ -24,7 +24,7 @@ def lower_the_case(vocabulary):
 @pytest.mark.claim(id="2.1", falsifier=lower_the_case)
 def test_the_plans_strings_have_the_recorded_ids_and_pieces(vocabulary, exhibit, snapshot):
     """Each colour is one token, its id beside it; a broken piece is part of a character."""
-    cuts = [tokens.cut(vocabulary.tokenizer, text) for text in prompts.TOKENIZER_STRINGS]
+    cuts = [tokens.tokenization(vocabulary.tokenizer, text) for text in prompts.TOKENIZER_STRINGS]
     exhibit.tokens(cuts, tokenizer=vocabulary.name, title="how the plan's strings are cut")
     facts = {cut["text"]: list(zip(cut["ids"], cut["pieces"], strict=True)) for cut in cuts}
 
@@ -59,7 +59,7 @@ def test_decoding_the_ids_gives_the_text_back(vocabulary, exhibit):
 def teach_it_every_byte(vocabulary):
     complete = TamperedTokenizer(vocabulary.tokenizer)
     complete.get_vocab = tokens.byte_alphabet
-    return {"vocabulary": vocabulary.but(tokenizer=complete)}
+    return {"vocabulary": vocabulary.replacing(tokenizer=complete)}
 
 
 @pytest.mark.claim(id="2.3", falsifier=teach_it_every_byte)
@@ -106,7 +106,7 @@ def test_half_a_surrogate_pair_is_refused(vocabulary, exhibit):
 def test_case_changes_the_ids(vocabulary, exhibit):
     """`Hello` and `hello` share no token."""
     pairs = [("Hello", "hello"), ("Rust", "rust"), ("MLX", "mlx")]
-    cuts = [tokens.cut(vocabulary.tokenizer, text) for pair in pairs for text in pair]
+    cuts = [tokens.tokenization(vocabulary.tokenizer, text) for pair in pairs for text in pair]
     exhibit.tokens(cuts, tokenizer=vocabulary.name, title="capital and small")
     same = [a["text"] for a, b in zip(cuts[::2], cuts[1::2]) if a["ids"] == b["ids"]]
 
@@ -123,7 +123,7 @@ def strip_the_space(vocabulary):
 def test_a_leading_space_changes_the_ids(vocabulary, exhibit):
     """The space belongs to the token that follows it, so a word has two spellings."""
     words = ["Rust", "Hello", "language"]
-    cuts = [tokens.cut(vocabulary.tokenizer, text) for w in words for text in (w, f" {w}")]
+    cuts = [tokens.tokenization(vocabulary.tokenizer, text) for w in words for text in (w, f" {w}")]
     exhibit.tokens(cuts, tokenizer=vocabulary.name, title="with and without a space")
     same = [a["text"] for a, b in zip(cuts[::2], cuts[1::2]) if a["ids"] == b["ids"]]
 
@@ -143,7 +143,9 @@ def look_at_what_follows(vocabulary):
 def test_rust_has_the_same_ids_in_both_contexts_and_more_than_one(vocabulary, exhibit):
     """The sequence is what repeats: at the start of a text the word is several tokens."""
     texts = [WORD, prompts.EXAMPLE, prompts.OTHER_CONTEXT, f" {WORD}"]
-    alone, language, iron, spaced = (tokens.cut(vocabulary.tokenizer, text) for text in texts)
+    alone, language, iron, spaced = (
+        tokens.tokenization(vocabulary.tokenizer, text) for text in texts
+    )
     exhibit.tokens([alone, language, iron, spaced], tokenizer=vocabulary.name, title="Rust")
     ids = alone["ids"]
     prefixes = [cut["ids"][: len(ids)] for cut in (language, iron)]
@@ -159,7 +161,7 @@ def test_rust_has_the_same_ids_in_both_contexts_and_more_than_one(vocabulary, ex
 def forget_the_bos(vocabulary):
     bare = TamperedTokenizer(vocabulary.tokenizer)
     bare.encode = lambda text, **_: tokens.encode(vocabulary.tokenizer, text)
-    return {"vocabulary": vocabulary.but(tokenizer=bare, facts={"adds_bos": True})}
+    return {"vocabulary": vocabulary.replacing(tokenizer=bare, facts={"adds_bos": True})}
 
 
 @pytest.mark.claim(id="2.8", falsifier=forget_the_bos)
@@ -179,7 +181,7 @@ def test_where_a_bos_is_added_the_first_id_proves_nothing(vocabulary, exhibit):
 
 def count_the_added_ones_twice(vocabulary):
     facts = {**vocabulary.facts, "added_tokens": 2 * vocabulary.facts["added_tokens"]}
-    return {"vocabulary": vocabulary.but(facts=facts)}
+    return {"vocabulary": vocabulary.replacing(facts=facts)}
 
 
 @pytest.mark.claim(id="2.9", falsifier=count_the_added_ones_twice)
@@ -232,7 +234,7 @@ def test_the_cheapest_language_depends_on_the_vocabulary(vocabulary, exhibit):
 def shift_the_ids(vocabulary):
     shifted = TamperedTokenizer(vocabulary.tokenizer)
     shifted.decode = lambda ids: vocabulary.tokenizer.decode([id_ + 1 for id_ in ids])
-    return {"vocabulary": vocabulary.but(tokenizer=shifted)}
+    return {"vocabulary": vocabulary.replacing(tokenizer=shifted)}
 
 
 @pytest.mark.claim(id="2.11", falsifier=shift_the_ids)
@@ -240,7 +242,7 @@ def test_the_plans_ids_stand_for_the_recorded_pieces(vocabulary, exhibit, snapsh
     """Low ids were merged first and are short and common; an id past the end is empty."""
     size = len(vocabulary.tokenizer.get_vocab())
     ids = [id_ for id_ in prompts.VOCABULARY_IDS if id_ < size]
-    facts = dict(zip(ids, tokens.pieces(vocabulary.tokenizer, ids), strict=True))
+    facts = dict(zip(ids, tokens.token_texts(vocabulary.tokenizer, ids), strict=True))
     exhibit.table(list(map(list, facts.items())), columns=["id", "piece"], title="ids and pieces")
 
     says = exhibit.measured("ids decoded", len(facts), should_be="as in the snapshot")
@@ -249,7 +251,9 @@ def test_the_plans_ids_stand_for_the_recorded_pieces(vocabulary, exhibit, snapsh
 
 
 def compose_never(vocabulary):
-    return {"vocabulary": vocabulary.but(facts={"composes": not vocabulary.facts["composes"]})}
+    return {
+        "vocabulary": vocabulary.replacing(facts={"composes": not vocabulary.facts["composes"]})
+    }
 
 
 @pytest.mark.claim(id="2.12", falsifier=compose_never)

@@ -57,7 +57,7 @@ def test_looking_a_token_up_gives_its_row_of_the_table(subject, exhibit):
 
 def keep_it_unpacked(declared):
     width = declared.config["hidden_size"]
-    return {"declared": declared.but(packed=nn.Embedding(8, width))}
+    return {"declared": declared.replacing(packed=nn.Embedding(8, width))}
 
 
 @pytest.mark.claim(id="3.2", falsifier=keep_it_unpacked)
@@ -178,7 +178,7 @@ def shift_the_table(embedded):
     table = np.roll(rows(embedding_of(embedded.packed), range(embedded.facts["vocab_rows"])), 1, 0)
     shifted = nn.Embedding(8, 8)
     shifted.weight = mx.array(table)
-    return {"embedded": embedded.but(packed=shifted)}
+    return {"embedded": embedded.replacing(packed=shifted)}
 
 
 @pytest.mark.claim(id="3.6", falsifier=shift_the_table)
@@ -191,7 +191,7 @@ def test_the_nearest_neighbours_of_a_word_are_the_recorded_ones(embedded, exhibi
         [id_] = tokens.encode(embedded.tokenizer, word)
         cosine = table @ table[id_]  # (tokens,)
         nearest = [int(i) for i in np.argsort(-cosine)[1:6]]
-        neighbours[word] = tokens.pieces(embedded.tokenizer, nearest)
+        neighbours[word] = tokens.token_texts(embedded.tokenizer, nearest)
         exhibit.bars(
             dict(zip(neighbours[word], cosine[nearest].tolist(), strict=True)),
             title=f"nearest to “{word}”", axis="cosine",

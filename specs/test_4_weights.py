@@ -64,7 +64,7 @@ def test_the_weight_groups_have_the_recorded_names_shapes_and_types(declared, ex
 
 def drop_a_layer(declared):
     fewer = {**declared.config, "num_hidden_layers": declared.facts["layers"] - 1}
-    return {"declared": declared.but(config=fewer)}
+    return {"declared": declared.replacing(config=fewer)}
 
 
 @pytest.mark.claim(id="4.3", falsifier=drop_a_layer)
@@ -141,7 +141,7 @@ def test_an_8b_model_has_about_eight_billion_parameters(shape, exhibit):
 
 
 def unpack_the_head(shape):
-    return {"shape": shape.but(packed=nn.Linear(64, 64))}
+    return {"shape": shape.replacing(packed=nn.Linear(64, 64))}
 
 
 @pytest.mark.claim(id="4.5", falsifier=unpack_the_head)
@@ -182,7 +182,7 @@ def test_mlx_modules_have_no_named_parameters(subject, exhibit):
 
 
 def tie_what_is_not(declared):
-    return {"declared": declared.but(facts={"tied": not declared.facts["tied"]})}
+    return {"declared": declared.replacing(facts={"tied": not declared.facts["tied"]})}
 
 
 @pytest.mark.claim(id="4.7", falsifier=tie_what_is_not)
@@ -235,7 +235,7 @@ def lose_a_tensor(trained, tmp_path):
         weights = mx.load(str(file))
         del weights[next(iter(weights))]
         mx.save_safetensors(str(tmp_path / file.name), weights)
-    return {"trained": trained.but(path=tmp_path)}
+    return {"trained": trained.replacing(path=tmp_path)}
 
 
 @pytest.mark.claim(id="4.9", falsifier=lose_a_tensor)

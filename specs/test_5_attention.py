@@ -26,7 +26,7 @@ def lift_the_mask(monkeypatch):
 
 def claim_as_many_kv_heads(subject):
     config = {**subject.config, "num_key_value_heads": subject.config["num_attention_heads"]}
-    return {"subject": subject.but(config=config)}
+    return {"subject": subject.replacing(config=config)}
 
 
 @pytest.mark.claim(id="5.1", falsifier=claim_as_many_kv_heads)
@@ -53,7 +53,7 @@ def test_no_token_attends_to_a_later_token(trained, exhibit):
     """Rows are queries, columns keys; the future lies right of the diagonal."""
     ids = tokens.encode(trained.tokenizer, prompts.EXAMPLE)
     seen = trace(trained.model, ids)
-    pieces = tokens.pieces(trained.tokenizer, ids)
+    pieces = tokens.token_texts(trained.tokenizer, ids)
     weights = [layer.round(4) for layer in seen.attention]
     exhibit.heatmap(seen.attention[0][0], rows=pieces, columns=pieces, title="layer 0, head 0")
     exhibit.add("attention", prompts.EXAMPLE, tokens=pieces, weights=weights)
@@ -140,7 +140,7 @@ def test_the_maps_give_the_layers_own_attention_output(subject, exhibit):
 
 
 def reconstruction(call):
-    weights, _ = attention.weigh(call)
+    weights, _ = attention.recompute_weights(call)
     return attention.reconstruction_error(weights, call.values, call.output)
 
 
@@ -155,12 +155,12 @@ def test_a_map_without_rope_norm_scale_or_mask_is_not_the_models(models, exhibit
     for name, parts in {"smollm2-135m": {"rope"}, "tiny-qwen3": {"rope", "q_norm"}}.items():
         block = models[name].model.layers[0].self_attn
         call = first_call(models[name])
-        own, _ = attention.weigh(call)  # (batch, heads, queries, keys)
+        own, _ = attention.recompute_weights(call)  # (batch, heads, queries, keys)
         wrong = {f"without {part}": omitting(block, part, models[name]) for part in sorted(parts)}
         wrong["without the scale"] = replace(call, scale=1.0)
         wrong["without the mask"] = replace(call, mask=None)
         for omission, other in wrong.items():
-            weights, _ = attention.weigh(other)
+            weights, _ = attention.recompute_weights(other)
             off = float(np.abs(weights - own).max())
             error = attention.reconstruction_error(weights, call.values, call.output)
             rows.append([name, omission, off, error])

@@ -127,7 +127,7 @@ def likeliest(subject, seen, position):
     """The token that each layer would predict there, and how likely it would be."""
     lens = tracing.logit_lens(subject.model, seen, position)  # (layers, vocabulary)
     shares = mx.softmax(mx.array(lens), axis=-1).max(-1).tolist()
-    pieces = tokens.pieces(subject.tokenizer, lens.argmax(-1).tolist())
+    pieces = tokens.token_texts(subject.tokenizer, lens.argmax(-1).tolist())
     return [{"token": t, "probability": p} for t, p in zip(pieces, shares, strict=True)]
 
 
@@ -139,7 +139,7 @@ def test_the_answer_becomes_the_top_token_only_late(trained, exhibit):
     seen = trace(trained.model, ids)
     grid = [likeliest(trained, seen, position) for position in range(len(ids))]
     exhibit.add(
-        "lens", f"{prompt} …", prompt=prompt, tokens=tokens.pieces(trained.tokenizer, ids),
+        "lens", f"{prompt} …", prompt=prompt, tokens=tokens.token_texts(trained.tokenizer, ids),
         layers=[f"layer {layer}" for layer in range(len(grid[0]))], top=list(zip(*grid)),
     )  # fmt: skip
     tops = [cell["token"] for cell in grid[-1]]

@@ -30,7 +30,7 @@ def oracle(subject):
 
 def slow_the_rotation_down(embedded):
     theta = embedded.config["rope_theta"]
-    return {"embedded": embedded.but(config={**embedded.config, "rope_theta": theta / 2})}
+    return {"embedded": embedded.replacing(config={**embedded.config, "rope_theta": theta / 2})}
 
 
 @pytest.mark.claim(id="5.20", falsifier=slow_the_rotation_down)

@@ -92,7 +92,7 @@ def accept_any_map(monkeypatch):
 def test_a_wrong_map_is_refused_by_layer_and_by_how_much(exhibit, monkeypatch):
     """One layer's weights are moved by one key: rows still sum to one, and look plausible."""
     model, _ = build_tiny("tiny-llama")
-    weigh = attention.weigh
+    weigh = attention.recompute_weights
 
     def moved(call, *arguments, **options):
         weights, sinks = weigh(call, *arguments, **options)
@@ -101,7 +101,7 @@ def test_a_wrong_map_is_refused_by_layer_and_by_how_much(exhibit, monkeypatch):
     (call,) = attention_calls(model, IDS)[LAYER]
     error = attention.reconstruction_error(moved(call)[0], call.values, call.output)
     with monkeypatch.context() as patch:
-        patch.setattr(attention, "weigh", moved)
+        patch.setattr(attention, "recompute_weights", moved)
         said = [refusal(look, model, IDS) for look in (trace, attention_statistics)]
     exhibit.table(
         [["trace", said[0]], ["statistics", said[1]]], columns=["form", "said"], title="a wrong map"

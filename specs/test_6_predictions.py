@@ -30,7 +30,7 @@ def predicted(subject):
 
 def keep_the_last_row_only(declared):
     last = TamperedModel(declared.packed, lambda logits: logits[:, -1])
-    return {"declared": declared.but(packed=last)}
+    return {"declared": declared.replacing(packed=last)}
 
 
 @pytest.mark.claim(id="6.1", falsifier=keep_the_last_row_only)
@@ -147,7 +147,7 @@ def prefer_rare_words(trained):
     def turned(logits):
         return -logits
 
-    return {"trained": trained.but(model=TamperedModel(trained.model, turned))}
+    return {"trained": trained.replacing(model=TamperedModel(trained.model, turned))}
 
 
 @pytest.mark.claim(id="6.4", falsifier=prefer_rare_words)
@@ -158,7 +158,7 @@ def test_the_ten_likeliest_tokens_are_the_recorded_ones(trained, exhibit, snapsh
         ids = tokens.encode(trained.tokenizer, prompt)
         logits = np.array(next_logits(trained.model, ids))
         best = np.argsort(-logits, kind="stable")[:SHOWN].tolist()
-        pieces = tokens.pieces(trained.tokenizer, best)
+        pieces = tokens.token_texts(trained.tokenizer, best)
         likeliest[prompt] = pieces[:10]
         exhibit.add(
             "predictions", f"{prompt} …", prompt=prompt, tokens=pieces,
@@ -183,7 +183,9 @@ def tail_of(logits, shown, bins=40):
 
 
 def flatten(trained):
-    return {"trained": trained.but(model=TamperedModel(trained.model, lambda logits: logits / 10))}
+    return {
+        "trained": trained.replacing(model=TamperedModel(trained.model, lambda logits: logits / 10))
+    }
 
 
 @pytest.mark.claim(id="6.5", falsifier=flatten)
@@ -238,7 +240,7 @@ def move_every_word(trained):
     def turned(logits):
         return mx.roll(logits, 1, axis=-1)
 
-    return {"trained": trained.but(model=TamperedModel(trained.model, turned))}
+    return {"trained": trained.replacing(model=TamperedModel(trained.model, turned))}
 
 
 @pytest.mark.claim(id="6.7", falsifier=move_every_word)

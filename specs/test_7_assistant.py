@@ -109,7 +109,7 @@ def judge_grounding_only(monkeypatch):
 def test_a_constant_answer_and_a_copy_of_the_prompt_do_no_job(exhibit):
     """Whoever invents nothing, or says everything, must still not pass for an assistant."""
     trials = {
-        name: assistant.run(control, jobs.the_four(), [0]) for name, control in CONTROLS.items()
+        name: assistant.ask(control, jobs.the_four(), [0]) for name, control in CONTROLS.items()
     }
     exhibit.table(
         [[name, t.job.name, "; ".join(v.why for v in t.verdicts if not v.met)]
@@ -219,7 +219,7 @@ def answer_well(prompt, seed):
 
 
 def let_a_person_answer(monkeypatch):
-    trials = assistant.run(answer_well, jobs.the_four(), jobs.SEEDS)
+    trials = assistant.ask(answer_well, jobs.the_four(), jobs.SEEDS)
     monkeypatch.setattr(jobs, "answers_of", lambda subject: trials)
 
 
@@ -232,7 +232,7 @@ def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(trained, exhibit
         pytest.skip("this model has no chat template")
     trials = jobs.answers_of(trained)
     controls = {
-        name: assistant.run(control, jobs.the_four(), [0]) for name, control in CONTROLS.items()
+        name: assistant.ask(control, jobs.the_four(), [0]) for name, control in CONTROLS.items()
     }
     model = assistant.candidate(trained.name, trials, accounting.total_bytes(trained.packed))
     exhibit.add(

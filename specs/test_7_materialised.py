@@ -32,7 +32,7 @@ def filled(shape):
 
 def small(shape):
     """SmolLM2's size in place of a large one: a fault shows in it as well, and sooner."""
-    return {"shape": shape.but(config=published()["smollm2-135m"].config)}
+    return {"shape": shape.replacing(config=published()["smollm2-135m"].config)}
 
 
 def count_a_byte_a_weight(monkeypatch, shape):
@@ -47,7 +47,7 @@ def test_the_memory_of_the_plans_models_is_predicted(shape, exhibit):
     model = filled(shape)
     predicted = memory.predict(model, *LENGTHS)
     try:
-        measured = memory.measure(model, *LENGTHS)
+        measured = memory.measure_memory(model, *LENGTHS)
     except memory.NoCounters as error:
         pytest.skip(str(error))
     how = {"what stays": "mx.get_active_memory", "the peak while writing": "mx.get_peak_memory"}
@@ -84,9 +84,9 @@ def test_the_plans_models_decode_no_faster_than_their_bytes_are_read(shape, exhi
     model, streaming = filled(shape), bandwidth.streaming()
     read = roofline.decode_read(model, sum(LENGTHS)).total
     prompt = speed.token_ids(LENGTHS[0], shape.config["vocab_size"])
-    speed.run(model, prompt, 2)
+    speed.run_once(model, prompt, 2)
     before = streaming.sample(rounds=5)
-    rate = speed.run(model, prompt, LENGTHS[1]).decode
+    rate = speed.run_once(model, prompt, LENGTHS[1]).decode
     after = streaming.sample(rounds=5)
     ceiling = max(before.best, after.best) / read
     chip = chips.here()

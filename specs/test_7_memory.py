@@ -18,7 +18,7 @@ CONTEXT = 2048
 
 def keep_keys_for_every_head(shape):
     many = {**shape.config, "num_key_value_heads": shape.config["num_attention_heads"]}
-    return {"shape": shape.but(packed=declare(many))}
+    return {"shape": shape.replacing(packed=declare(many))}
 
 
 @pytest.mark.claim(id="7.10", falsifier=keep_keys_for_every_head)
@@ -126,7 +126,7 @@ def test_the_peak_while_a_prompt_is_read_is_predicted_within_a_twentieth(trained
 def predicted_and_measured(subject, prompt, generated, exhibit):
     """Both, recorded side by side."""
     try:
-        measured = memory.measure(subject.model, prompt, generated)
+        measured = memory.measure_memory(subject.model, prompt, generated)
     except memory.NoCounters as error:
         pytest.skip(str(error))
     predicted = memory.predict(subject.model, prompt, generated)

@@ -77,9 +77,9 @@ def refute_above_one(exhibit, share, reference):
 def test_no_token_comes_faster_than_its_bytes_can_be_read(trained, exhibit):
     """Each token reads all weights once: bandwidth over those bytes is a ceiling."""
     prompt, products = tokens(trained, 4), bandwidth.multiplying(bandwidth.compute_dtype())
-    speed.run(trained.model, prompt, 2)
+    speed.run_once(trained.model, prompt, 2)
     rates, bandwidths = beside(
-        lambda: speed.run(trained.model, prompt, 8).decode, bandwidth.streaming()
+        lambda: speed.run_once(trained.model, prompt, 8).decode, bandwidth.streaming()
     )
     work = roofline.prefill_flops(trained.model, 1), roofline.decode_read(trained.model, 8).total
     record_roofline(exhibit, "decode", work, bandwidths, products.sample(3), rates.median)
@@ -91,9 +91,9 @@ def test_no_token_comes_faster_than_its_bytes_can_be_read(trained, exhibit):
 def test_no_prompt_is_read_faster_than_its_products_can_be_computed(trained, exhibit):
     """A prompt's tokens share the reading of the weights; two operations per weight remain."""
     prompt, streaming = tokens(trained, 64), bandwidth.streaming()
-    speed.run(trained.model, prompt, 2)
+    speed.run_once(trained.model, prompt, 2)
     rates, products = beside(
-        lambda: speed.run(trained.model, prompt, 2).prefill,
+        lambda: speed.run_once(trained.model, prompt, 2).prefill,
         bandwidth.multiplying(bandwidth.compute_dtype()),
     )
     flops = roofline.prefill_flops(trained.model, 1)
@@ -178,7 +178,7 @@ def test_decode_speed_agrees_with_mlx_lm_benchmark(trained, exhibit, monkeypatch
     ours, theirs, known = [], [benchmarked()], math.inf
     while len(ours) < TURNS or (known > KNOWN and len(ours) < MOST):
         # Each is timed once, right after a run of its own that does not count.
-        ours.append(speed.measure(trained.model, prompt, WRITTEN, rounds=1).decode.median)
+        ours.append(speed.measure_speed(trained.model, prompt, WRITTEN, rounds=1).decode.median)
         theirs.append(benchmarked())
         beside = [(a + b) / 2 * counted for a, b in pairwise(theirs)]
         ratios = timing.Sample(tuple(our / their for our, their in zip(ours, beside, strict=True)))

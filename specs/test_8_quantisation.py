@@ -40,7 +40,7 @@ def only(module):
 def leave_a_matrix_unpacked(trained):
     layer = nn.QuantizedLinear(64, 64, bits=4)
     layer.weight = mx.zeros((64, 64), dtype=mx.uint32)
-    return {"trained": trained.but(packed=only(layer))}
+    return {"trained": trained.replacing(packed=only(layer))}
 
 
 @pytest.mark.claim(id="8.1", falsifier=leave_a_matrix_unpacked)
@@ -72,7 +72,7 @@ def test_a_quantised_matrix_is_stored_as_packed_words(trained, exhibit):
 def use_groups_of_32(shape):
     layer = nn.QuantizedLinear(64, 64, group_size=32, bits=4)
     layer.set_dtype(mx.bfloat16)
-    return {"shape": shape.but(packed=only(layer))}
+    return {"shape": shape.replacing(packed=only(layer))}
 
 
 @pytest.mark.claim(id="8.2", falsifier=use_groups_of_32)
@@ -139,7 +139,7 @@ def test_a_weight_is_its_code_times_the_scale_plus_the_bias(trained, exhibit):
 def store_one_value(trained):
     layer = nn.QuantizedLinear(64, 64, bits=4)
     layer.weight = mx.zeros_like(layer.weight)
-    return {"trained": trained.but(packed=only(layer))}
+    return {"trained": trained.replacing(packed=only(layer))}
 
 
 @pytest.mark.claim(id="8.5", falsifier=store_one_value)

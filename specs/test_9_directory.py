@@ -29,7 +29,7 @@ def copied(directory, into):
 def as_subject(directory, path):
     """`directory`, read from `path` instead."""
     entry = replace(directory.entry, directory=str(path), wheel=None, hub=None)
-    return {"directory": Subject(entry).but(path=path)}
+    return {"directory": Subject(entry).replacing(path=path)}
 
 
 def problems_of(directory):
@@ -86,7 +86,7 @@ def test_the_chat_template_makes_text_of_a_conversation(directory, exhibit):
 
 def shift_the_vocabulary(directory):
     return {
-        "directory": directory.but(
+        "directory": directory.replacing(
             model=TamperedModel(directory.model, lambda logits: mx.roll(logits, 1, axis=-1))
         )
     }

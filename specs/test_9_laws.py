@@ -12,7 +12,7 @@ import pytest
 
 from fixtures import planted
 from fixtures.models.known_faults import known_faults
-from fixtures.models.law_verdict import hold, told
+from fixtures.models.law_verdict import hold_to_law, record_finding
 from llm_spec import laws
 from llm_spec.ledger.claims import read_ledger
 from llm_spec.model.accounting import total_parameters
@@ -78,7 +78,7 @@ def planted_under(role):
         def plant(monkeypatch, request):
             model, config = with_fault(law, monkeypatch)
             case = laws.Case(model, planted.PROMPT, config)
-            return {role: request.getfixturevalue(role).but(case=case)}
+            return {role: request.getfixturevalue(role).replacing(case=case)}
 
         return plant
 
@@ -94,13 +94,13 @@ def planted_in_mlx_lm(law):
 
 def planted_in_a_tokenizer(law):
     def plant(monkeypatch, directory):
-        return {"directory": directory.but(tokenizer=with_fault(law, monkeypatch)[0])}
+        return {"directory": directory.replacing(tokenizer=with_fault(law, monkeypatch)[0])}
 
     return plant
 
 
 def build_nothing(any_head):
-    return {"any_head": any_head.but(model=None)}
+    return {"any_head": any_head.replacing(model=None)}
 
 
 @pytest.mark.claim(id="9.10", falsifier=build_nothing)
@@ -123,28 +123,28 @@ def test_the_model_is_built_from_its_configuration(any_head, exhibit):
 
 @pytest.mark.parametrize("law", claimed(of_any_model(), planted_under("any_model")))
 def test_a_model_keeps_the_law(any_model, law, exhibit):
-    hold(any_model, law, exhibit)
+    hold_to_law(any_model, law, exhibit)
 
 
 @pytest.mark.parametrize("law", claimed(called(OF_THE_HEAD), planted_under("any_head")))
 def test_a_model_keeps_the_law_with_its_head_tied_and_untied(any_head, law, exhibit):
-    hold(any_head, law, exhibit)
+    hold_to_law(any_head, law, exhibit)
 
 
 @pytest.mark.parametrize("law", claimed(called(OF_THE_LOOPS), planted_under("served_model")))
 def test_mlx_lm_serves_a_model_by_the_law(served_model, law, exhibit):
-    hold(served_model, law, exhibit)
+    hold_to_law(served_model, law, exhibit)
 
 
 @pytest.mark.parametrize("law", claimed(called(OF_A_PORT), planted_under("architecture")))
 def test_a_port_keeps_the_law(architecture, law, exhibit):
-    hold(architecture, law, exhibit)
+    hold_to_law(architecture, law, exhibit)
 
 
 @pytest.mark.parametrize("law", claimed(laws.OBJECT_LAWS, planted_in_mlx_lm))
 def test_mlx_lm_keeps_the_law(law, exhibit):
     finding = law()
-    says = told(finding, exhibit)
+    says = record_finding(finding, exhibit)
 
     assert finding.holds, says
 
@@ -152,6 +152,6 @@ def test_mlx_lm_keeps_the_law(law, exhibit):
 @pytest.mark.parametrize("law", claimed(laws.TEXT_LAWS, planted_in_a_tokenizer))
 def test_a_tokenizer_keeps_the_law(directory, law, exhibit):
     finding = law(directory.tokenizer)
-    says = told(finding, exhibit)
+    says = record_finding(finding, exhibit)
 
     assert finding.holds, says

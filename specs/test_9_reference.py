@@ -19,7 +19,13 @@ from llm_spec.model.storage import storage_of
 from llm_spec.numerics import tolerances
 from llm_spec.observe.trace import TraceError, layer_names
 from llm_spec.quality import likelihood
-from llm_spec.quality.reference import compare, part, weigh_up, wired_apart, worst
+from llm_spec.quality.reference import (
+    array_divergence,
+    compare,
+    layer_divergence,
+    wiring_distance,
+    worst,
+)
 
 COMPARED = {}  # comparisons by (subject, reference): one takes seconds, and two specs look at it
 PIECE = 600  # characters of each passage: a comparison takes several passes over each of them
@@ -90,12 +96,12 @@ COLUMNS = [
 def small(tmp_path, name="small"):
     """A whole model of 0.5 MB, with a tokenizer."""
     path = write_small_model(tmp_path / name)
-    return Subject(Entry(name, "a small model", "none", directory=str(path))).but(path=path)
+    return Subject(Entry(name, "a small model", "none", directory=str(path))).replacing(path=path)
 
 
 def with_arrays(subject, change):
     """`subject`, whose arrays are `change(path, array)`, or as they were where that is None."""
-    other = subject.afresh().but(path=subject.path)
+    other = subject.unloaded().replacing(path=subject.path)
     for path, module in other.model.named_modules():
         changed = change(path, module.weight) if "weight" in module else None
         if changed is not None:
@@ -119,7 +125,7 @@ def sharpen(monkeypatch, tmp_path):
 
     def change(subject):
         sharper = TamperedModel(subject.model, lambda logits: 1.1 * logits)
-        return subject.but(unpacked=sharper)
+        return subject.replacing(unpacked=sharper)
 
     return held_to_itself(monkeypatch, tmp_path, change)
 
@@ -153,7 +159,7 @@ def shift_the_vocabulary(monkeypatch, tmp_path):
 
     def change(subject):
         shifted = TamperedModel(subject.model, lambda logits: mx.roll(logits, 1, axis=-1) * 9)
-        return subject.but(unpacked=shifted)
+        return subject.replacing(unpacked=shifted)
 
     return held_to_itself(monkeypatch, tmp_path, change)
 
@@ -203,7 +209,7 @@ def test_hidden_states_part_from_the_reference_at_no_layer(directory, reference,
     if token_ids != theirs:
         pytest.skip("hidden states cannot be paired: the tokenizers cut the text differently")
     try:
-        figures = part(
+        figures = layer_divergence(
             directory.unpacked, reference.unpacked, storage_of(directory.packed), token_ids
         )
     except (ValueError, TraceError) as error:
@@ -235,7 +241,9 @@ def test_each_array_is_that_of_the_reference_rounded(directory, reference, exhib
     """The arrays that lie furthest off, for their storage. Methods that scale channels against each
     other, as AWQ does, make other arrays of the same function."""
     try:
-        figures = weigh_up(directory.unpacked, reference.unpacked, storage_of(directory.packed))
+        figures = array_divergence(
+            directory.unpacked, reference.unpacked, storage_of(directory.packed)
+        )
     except ValueError as error:
         pytest.skip(f"arrays cannot be paired: {error}")
     far = sorted(figures, key=lambda path: beyond(figures[path]), reverse=True)
@@ -261,7 +269,7 @@ def test_the_config_wires_the_arrays_as_the_reference_does(directory, reference,
     distance comes of config.json, such as another rope_theta."""
     token_ids = encoded(reference)["prose"].token_ids[:TOKENS]
     try:
-        apart = wired_apart(directory.unpacked, reference.unpacked, token_ids)
+        apart = wiring_distance(directory.unpacked, reference.unpacked, token_ids)
     except ValueError as error:
         pytest.skip(f"arrays cannot be paired: {error}")
     keys = directory.config.keys() | reference.config.keys()

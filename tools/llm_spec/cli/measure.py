@@ -57,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
             raise BadAmount("--generate should be at least 2 and --rounds at least 1.")
         widths = parse_numbers(args.bits, "--bits", WIDTHS)
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
-        device = bandwidth.measure()
+        device = bandwidth.measure_device()
         print(f"{device.name}: {device.bandwidth.median / 1e9:.0f} GB/s", flush=True)
         rows = [
             row
             for name in args.models
             for width in widths
-            for row in measure(name, width, contexts, args.generate, args.rounds, device)
+            for row in measure_models(name, width, contexts, args.generate, args.rounds, device)
         ]
     except (BadAmount, BadConfig) as error:
         print(error, file=sys.stderr)
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(
+def measure_models(
     name: str, width: int, contexts: list[int], generate: int, rounds: int, device: "Device"
 ) -> list[dict[str, Any]]:
     """Fill one model and measure it at each context; a row of plain values for each.
@@ -107,12 +107,12 @@ def measure(
     for context in contexts:
         predicted = memory.predict(declared, context, generate)
         try:
-            measured = memory.measure(declared, context, generate)
+            measured = memory.measure_memory(declared, context, generate)
         except memory.NoCounters as error:
             print(f"{name} at {width} bits: {error}", flush=True)
             return [{"model": name, "bits": width, "reason": str(error)}]
         prompt = speed.token_ids(context, model.config["vocab_size"])
-        timed = speed.measure(declared, prompt, generate, rounds)
+        timed = speed.measure_speed(declared, prompt, generate, rounds)
         read = roofline.decode_read(declared, context + generate // 2)
         flops = roofline.prefill_flops(declared, context)
         rows.append(

@@ -40,7 +40,7 @@ def batch_logits(
     return np.array(logits.astype(mx.float32))
 
 
-def in_pieces(
+def feed_in_chunks(
     model: nn.Module,
     token_ids: Sequence[int],
     lengths: Iterable[int],
@@ -61,7 +61,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def generated(
+def generate_batch(
     model: nn.Module,
     prompts: Sequence[list[int]],
     lengths: Sequence[int],

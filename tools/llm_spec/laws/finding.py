@@ -95,7 +95,7 @@ def same(what: str, measured: Any, expected: Any) -> Finding:
     return Finding(what, str(measured), str(expected), measured == expected)
 
 
-def without(reason: str) -> Finding:
+def not_applicable(reason: str) -> Finding:
     """The law does not apply."""
     return Finding(reason)
 
@@ -145,7 +145,7 @@ def _tried(check: Callable[..., Finding], given: tuple[Any, ...]) -> Finding:
     except Exception as error:
         finding = Finding("raised", _sentence(error), "no exception", False)
         if NO_KERNEL in str(error):
-            finding = without(f"MLX cannot compute it on this device: {_sentence(error)}")
+            finding = not_applicable(f"MLX cannot compute it on this device: {_sentence(error)}")
     return dataclasses.replace(finding, law=check.__name__)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
-def cut(tokenizer: Any, text: str) -> dict[str, Any]:
+def tokenization(tokenizer: Any, text: str) -> dict[str, Any]:
     """One string as a `tokens` exhibit wants it.
 
     >>> cut(tokenizer, "Rust")  # Qwen3
@@ -22,7 +22,7 @@ def cut(tokenizer: Any, text: str) -> dict[str, Any]:
     return {
         "text": text,
         "ids": ids,
-        "pieces": pieces(tokenizer, ids),
+        "pieces": token_texts(tokenizer, ids),
         "bytes": [piece_bytes(tokenizer, id_).hex() for id_ in ids],
     }
 
@@ -32,7 +32,7 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
-def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """Each id decoded alone."""
     return [tokenizer.decode([id_]) for id_ in ids]
 

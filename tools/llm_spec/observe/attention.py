@@ -54,7 +54,9 @@ class AttentionCall:
 Weights = tuple[np.ndarray, np.ndarray | None]
 
 
-def weigh(call: AttentionCall, rows: slice = slice(None), out: np.ndarray | None = None) -> Weights:
+def recompute_weights(
+    call: AttentionCall, rows: slice = slice(None), out: np.ndarray | None = None
+) -> Weights:
     """The weights of a call, and those of its sinks: of all queries, or of some `rows`.
 
     Returns what `attention_weights` returns, in `out` where that is given.

@@ -14,7 +14,7 @@ from llm_spec.numerics import tolerances
 from llm_spec.observe.attention import AttentionCall
 from llm_spec.observe.hooks import cache_parts
 from llm_spec.observe.inputs import locate_non_finite
-from llm_spec.observe.recorder import Notes, TraceError
+from llm_spec.observe.recorder import PassRecorder, TraceError
 
 Shape = tuple[int, int, int, int]
 
@@ -72,20 +72,22 @@ def key_positions(cache: Any, shapes: list[Shape]) -> np.ndarray | None:
     return positions
 
 
-def unseen_layers(model: nn.Module, notes: Notes, layers: list[list[Shape]]) -> dict[int, str]:
+def unseen_layers(
+    model: nn.Module, recorder: PassRecorder, layers: list[list[Shape]]
+) -> dict[int, str]:
     """Layers that attend, to judge by what they keep, but not in a way that can be watched."""
     silent = [i for i, shapes in enumerate(layers) if not shapes]
     unseen = {
-        i: f"weighs by a softmax in {notes.unread[i]}, but what it weighs cannot be seen"
+        i: f"weighs by a softmax in {recorder.unread[i]}, but what it weighs cannot be seen"
         for i in silent
-        if i in notes.unread
+        if i in recorder.unread
     }
     keeps = "keeps keys and values, but how it attends to them cannot be seen"
-    unseen |= {i: keeps for i in silent if i in notes.caches and i not in unseen}
+    unseen |= {i: keeps for i in silent if i in recorder.caches and i not in unseen}
     for i, shapes in enumerate(layers):
         if len({shape[2:] for shape in shapes}) > 1:
             unseen[i] = "attends several times over different keys: see `calls`"
-    if silent and not notes.caches:
+    if silent and not recorder.caches:
         entries = make_prompt_cache(model)
         holds = [any(hasattr(p, "update_and_fetch") for p in cache_parts(e)) for e in entries]
         if len(entries) == len(layers):

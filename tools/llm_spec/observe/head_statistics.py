@@ -23,7 +23,7 @@ from llm_spec.observe.attention import AttentionCall
 from llm_spec.observe.attention_maps import Shape, accept, key_positions, unseen_layers
 from llm_spec.observe.hooks import cache_parts, watched
 from llm_spec.observe.inputs import checked_token_ids
-from llm_spec.observe.recorder import Notes, layer_names
+from llm_spec.observe.recorder import PassRecorder, layer_names
 
 BLOCK_BYTES = 4_000_000
 """How much of a layer's maps is looked at at once: about what a processor's cache holds."""
@@ -88,21 +88,21 @@ def attention_statistics(
     seen: list[list[tuple[Shape, HeadStatistics, float | None]]] = [[] for _ in layer_names(model)]
 
     def look(call: AttentionCall) -> None:
-        notes.forget_states()
+        recorder.forget_states()
         if call.layer is None:
             return
         # What made the inputs is let go before the scores are allocated.
         mx.eval(call.inputs())
         mx.clear_cache()
         mx.eval(call.output)
-        positions = key_positions(notes.caches.get(call.layer), [call.shape])
+        positions = key_positions(recorder.caches.get(call.layer), [call.shape])
         statistics, error = _look(call, positions, np.array(ids), verify)
         if error is not None:
             accept(model, call, error)
         seen[call.layer].append((call.shape, statistics, error))
 
-    notes = Notes(model, ids, look)
-    with watched(model, cache, notes):
+    recorder = PassRecorder(model, ids, look)
+    with watched(model, cache, recorder):
         model(mx.array([ids]), **({} if cache is None else {"cache": cache}))
     states = [getattr(part, "state", None) for e in cache or () for part in cache_parts(e)]
     mx.eval([array for _, array in tree_flatten(states) if isinstance(array, mx.array)])
@@ -113,7 +113,7 @@ def attention_statistics(
             max((error for *_, error in calls if error is not None), default=None) for calls in seen
         ],
         names=layer_names(model),
-        unseen=unseen_layers(model, notes, [[shape for shape, *_ in calls] for calls in seen]),
+        unseen=unseen_layers(model, recorder, [[shape for shape, *_ in calls] for calls in seen]),
     )
 
 
@@ -126,7 +126,7 @@ def _look(
     blocks, errors = [], []
     for start in range(0, queries, step):
         rows = slice(start, start + step)
-        weights, sink = attention.weigh(call, rows)
+        weights, sink = attention.recompute_weights(call, rows)
         if verify:
             errors.append(
                 attention.reconstruction_error(weights, call.values, call.output[:, :, rows])

@@ -29,7 +29,7 @@ def layer_names(model: nn.Module) -> list[str]:
     return [paths.get(id(layer), f"layers.{i}") for i, layer in enumerate(layers_of(model))]
 
 
-class Notes:
+class PassRecorder:
     """A `recording.Watcher` that keeps the residual stream and hands on every use of attention.
 
     `on_attention` is called as attention happens; its arrays are lazy still.

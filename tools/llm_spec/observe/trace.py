@@ -27,7 +27,7 @@ from llm_spec.observe.attention import AttentionCall
 from llm_spec.observe.attention_maps import Shape, accept, key_positions, name_of, unseen_layers
 from llm_spec.observe.hooks import output_replaced, watched
 from llm_spec.observe.inputs import checked_token_ids, locate_non_finite
-from llm_spec.observe.recorder import Notes, TraceError, layer_names, layers_of, stream
+from llm_spec.observe.recorder import PassRecorder, TraceError, layer_names, layers_of, stream
 
 __all__ = [
     "Trace",
@@ -97,15 +97,15 @@ def trace(
         TraceError: the input cannot be traced, or a map failed verification.
     """
     ids = checked_token_ids(model, token_ids, cache)
-    notes, calls, logits = _watched_pass(model, ids, cache)
+    recorder, calls, logits = _watched_pass(model, ids, cache)
     embeddings, *states, logits = (
-        stream(part, len(ids)) for part in (notes.embeddings, *notes.hidden_states, logits)
+        stream(part, len(ids)) for part in (recorder.embeddings, *recorder.hidden_states, logits)
     )
     seen = []
     room = _room([call.shape for call in calls])
     while calls:
         call = calls.popleft()  # let go of layer by layer, so that memory is used again
-        weights, sink = attention.weigh(call, out=next(room))
+        weights, sink = attention.recompute_weights(call, out=next(room))
         error = None
         if verify:
             error = attention.reconstruction_error(weights, call.values, call.output)
@@ -115,17 +115,17 @@ def trace(
 
     layers = [[call for call in seen if call.layer == i] for i in range(len(states))]
     shapes = [[call.shape for call in layer] for layer in layers]
-    norm, head = notes.norm_and_head(logits.shape[-1])
+    norm, head = recorder.norm_and_head(logits.shape[-1])
     return Trace(
         token_ids=ids,
         embeddings=np.asarray(embeddings),
         hidden_states=[np.asarray(state) for state in states],
         attention=[_joined([call.weights for call in layer]) for layer in layers],
         sinks=[_joined([call.sink for call in layer]) for layer in layers],
-        key_positions=[key_positions(notes.caches.get(i), s) for i, s in enumerate(shapes)],
+        key_positions=[key_positions(recorder.caches.get(i), s) for i, s in enumerate(shapes)],
         logits=np.asarray(logits),
         modules={
-            "embeddings": notes.embedding_path,
+            "embeddings": recorder.embedding_path,
             "layers": layer_names(model),
             "attention": [[call.module for call in layer] for layer in layers],
             "norm": norm,
@@ -135,7 +135,7 @@ def trace(
             max((call.error for call in layer if call.error is not None), default=None)
             for layer in layers
         ],
-        unseen=unseen_layers(model, notes, shapes),
+        unseen=unseen_layers(model, recorder, shapes),
     )
 
 
@@ -154,13 +154,13 @@ def attention_calls(
 
 def _watched_pass(
     model: nn.Module, ids: list[int], cache: list[Any] | None
-) -> tuple[Notes, deque[AttentionCall], mx.array]:
+) -> tuple[PassRecorder, deque[AttentionCall], mx.array]:
     """What was noted of a pass that is still lazy, and its logits (1, tokens, vocabulary)."""
     calls: deque[AttentionCall] = deque()
-    notes = Notes(model, ids, calls.append)
-    with watched(model, cache, notes):
+    recorder = PassRecorder(model, ids, calls.append)
+    with watched(model, cache, recorder):
         logits = model(mx.array([ids]), **({} if cache is None else {"cache": cache}))
-    return notes, calls, logits
+    return recorder, calls, logits
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Device:
     dtype: str
 
 
-def measure(seconds: float = 3.0) -> Device:
+def measure_device(seconds: float = 3.0) -> Device:
     """Measure both; takes about `seconds` and the memory of `STREAM_BYTES`."""
     dtype = compute_dtype()
     return Device(

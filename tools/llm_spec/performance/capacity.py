@@ -35,7 +35,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Course:
+class ContextCost:
     """What reading a prompt takes beyond the weights: it does not depend on their width."""
 
     steps: list[Step]
@@ -75,7 +75,7 @@ class Variant:
     parameters: int
     weights: int
     read: int
-    course: Course
+    course: ContextCost
 
     def needs(self, context: int) -> int:
         """Bytes for the weights and a prompt of `context` tokens."""
@@ -112,7 +112,7 @@ def variants(
     where mlx-lm cannot build it.
     """
     context = min(_context(config), longest or LONGEST_CONTEXT)
-    course = _course(declare(config, bits=None), context, fused)
+    course = _context_cost(declare(config, bits=None), context, fused)
     found = []
     for bits in widths:
         width = str(bits or 16)
@@ -132,7 +132,7 @@ def stored(directory: Path, fused: bool) -> list[Variant]:
     except Exception as error:  # whatever a stranger's files make the loader raise
         raise BadConfig(f"{directory.name} cannot be loaded: {error}") from error
     width = f"{bits_per_weight(model):.2g} stored"
-    return [_variant(directory.name, width, model, _course(model, _context(config), fused))]
+    return [_variant(directory.name, width, model, _context_cost(model, _context(config), fused))]
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def _variant(name: str, width: str, model: nn.Module, course: Course) -> Variant:
+def _variant(name: str, width: str, model: nn.Module, course: ContextCost) -> Variant:
     return Variant(
         name=name,
         width=width,
@@ -165,10 +165,10 @@ def _variant(name: str, width: str, model: nn.Module, course: Course) -> Variant
     )
 
 
-def _course(model: nn.Module, context: int, fused: bool) -> Course:
+def _context_cost(model: nn.Module, context: int, fused: bool) -> ContextCost:
     run = dry_run(model, context)
     working = working_set(model, fused)
-    return Course(run.steps, [working(step) for step in run.steps])
+    return ContextCost(run.steps, [working(step) for step in run.steps])
 
 
 def _context(config: Mapping[str, Any]) -> int:

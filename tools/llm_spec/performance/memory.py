@@ -108,7 +108,9 @@ def working_set(model: nn.Module, fused: bool) -> Callable[[Step], int]:
     return lambda step: step.tokens * (alive + step.seen * score)
 
 
-def measure(model: nn.Module, prompt: int, generated: int, limit: int | None = None) -> Measurement:
+def measure_memory(
+    model: nn.Module, prompt: int, generated: int, limit: int | None = None
+) -> Measurement:
     """Run `model` with mlx_lm.generate_step and read MLX's counters and the process's.
 
     Token ids are zeros: memory does not depend on them. MLX queues work ahead of a GPU and keeps

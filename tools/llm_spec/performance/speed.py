@@ -62,7 +62,7 @@ def rates(prompt: int, start: float, arrivals: Sequence[float]) -> Run:
     )
 
 
-def run(model: nn.Module, prompt: Sequence[int], generated: int) -> Run:
+def run_once(model: nn.Module, prompt: Sequence[int], generated: int) -> Run:
     """Generate `generated` tokens greedily from `prompt` and time both phases.
 
     Every token is waited for: generate_step hands out plain integers. Raises ValueError for fewer
@@ -80,7 +80,7 @@ def run(model: nn.Module, prompt: Sequence[int], generated: int) -> Run:
     return rates(len(prompt), start, arrivals)
 
 
-def measure(
+def measure_speed(
     model: nn.Module,
     prompt: Sequence[int],
     generated: int,
@@ -89,8 +89,8 @@ def measure(
 ) -> Speed:
     """Run `rounds` times after `warm_up` runs that do not count."""
     for _ in range(warm_up):
-        run(model, prompt, generated)
-    runs = [run(model, prompt, generated) for _ in range(rounds)]
+        run_once(model, prompt, generated)
+    runs = [run_once(model, prompt, generated) for _ in range(rounds)]
     return Speed(
         prompt=len(prompt),
         generated=generated,
@@ -102,9 +102,9 @@ def measure(
 
 def decode_rate(model: nn.Module, prompt: Sequence[int], generated: int, rounds: int = 5) -> Sample:
     """Tokens per second while writing `generated` tokens after `prompt`."""
-    return measure(model, prompt, generated, rounds).decode
+    return measure_speed(model, prompt, generated, rounds).decode
 
 
 def prefill_rate(model: nn.Module, prompt: Sequence[int], rounds: int = 5) -> Sample:
     """Tokens per second while reading `prompt`, up to and with the first token made."""
-    return measure(model, prompt, 2, rounds).prefill
+    return measure_speed(model, prompt, 2, rounds).prefill

@@ -153,7 +153,7 @@ def judge(job: Job, answer: Answer) -> tuple[Verdict, ...]:
     return (*verdicts, Verdict(FINISHES, answer.finished, cut))
 
 
-def run(respond: Respond, jobs: Iterable[Job], seeds: Sequence[int]) -> list[Trial]:
+def ask(respond: Respond, jobs: Iterable[Job], seeds: Sequence[int]) -> list[Trial]:
     """Put every job to a responder once a seed."""
     trials = []
     for job in jobs:

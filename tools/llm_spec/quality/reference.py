@@ -54,7 +54,7 @@ class Figure:
     """What the reference shows when it is stored as the subject is."""
     noise: float = 0.0
     """What the reference shows when it is computed twice."""
-    luck: float = 0.0
+    sampling_error: float = 0.0
     """Twice the standard error over passages, of a figure that may fall either way."""
 
     @property
@@ -65,7 +65,7 @@ class Figure:
     @property
     def bound(self) -> float:
         """The most that is not refuted."""
-        return A_BIT * self.floor + tolerances.repeated(self.noise) + self.luck
+        return A_BIT * self.floor + tolerances.repeated(self.noise) + self.sampling_error
 
     @property
     def verdict(self) -> str:
@@ -135,7 +135,7 @@ class Comparison:
             float(excess.mean()),
             max(rounding, self._bits_a_byte(floor.mean_kl)),
             self._bits_a_byte(self.repeated.mean_kl),
-            luck=2 * error,
+            sampling_error=2 * error,
         )
 
     def _bits_a_byte(self, nats_a_token: float) -> float:
@@ -208,7 +208,7 @@ def _cut_differently(texts: Mapping[str, Encoded], reference: Mapping[str, Encod
 # ── Hidden states ───────────────────────────────────────────────────────────────────────────────
 
 
-def part(
+def layer_divergence(
     model: nn.Module, reference: nn.Module, storage: Storage, token_ids: list[int]
 ) -> list[Figure]:
     """How far the embeddings and then each layer's output are from the reference's: one figure
@@ -251,7 +251,7 @@ def _row_squares(rows: np.ndarray) -> np.ndarray:
 # ── Arrays and wiring ───────────────────────────────────────────────────────────────────────────
 
 
-def weigh_up(model: nn.Module, reference: nn.Module, storage: Storage) -> dict[str, Figure]:
+def array_divergence(model: nn.Module, reference: nn.Module, storage: Storage) -> dict[str, Figure]:
     """How far each array is from the reference's, by path: mean squares, relative to the array's.
 
     Raises ValueError where the arrays cannot be paired.
@@ -267,7 +267,7 @@ def weigh_up(model: nn.Module, reference: nn.Module, storage: Storage) -> dict[s
     return figures
 
 
-def wired_apart(model: nn.Module, reference: nn.Module, token_ids: list[int]) -> float:
+def wiring_distance(model: nn.Module, reference: nn.Module, token_ids: list[int]) -> float:
     """How far the model's logits are from what the reference makes of the model's own arrays.
 
     Rounding has no part in it, so only what config.json says can set them apart. The result is a

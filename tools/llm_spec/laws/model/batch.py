@@ -18,13 +18,13 @@ from mlx_lm.models import cache as caching
 from llm_spec.laws.execution import (
     batch_logits,
     distance_from_greedy,
-    generated,
+    feed_in_chunks,
+    generate_batch,
     greedy_distance,
-    in_pieces,
     log_softmax,
     logits_of,
 )
-from llm_spec.laws.finding import Case, Finding, law, same, within, without
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within
 from llm_spec.numerics import tolerances
 
 NO_BATCHES = "its caches cannot be merged into a batch"
@@ -45,9 +45,9 @@ def can_batch(case: Case) -> bool:
 def batch_rows_are_alone(case: Case) -> Finding:
     """Prompts of unequal lengths, prefilled and decoded together, give what each gives alone."""
     if not can_batch(case):
-        return without(NO_BATCHES)
+        return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (29, 8, 17))
-    rows = generated(case.model, prompts, [6] * 3)
+    rows = generate_batch(case.model, prompts, [6] * 3)
     worst = max(_missed(case, prompts, rows))
     return within("distance of a row in a batch from the row alone", worst, case.reordered)
 
@@ -57,9 +57,9 @@ def a_long_batch_is_alone(case: Case) -> Finding:
     """Rows of a batch that is read in chunks, and crosses the step by which caches grow while it is
     written, give what each gives alone: the long one, and one whose first chunks are padding."""
     if not can_batch(case):
-        return without(NO_BATCHES)
+        return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (253, 20))
-    rows = generated(case.model, prompts, [5] * 2, prefill_step_size=100)
+    rows = generate_batch(case.model, prompts, [5] * 2, prefill_step_size=100)
     worst = max(_missed(case, prompts, rows))
     return within("distance of a row in a batch from the row alone", worst, case.reordered)
 
@@ -68,11 +68,11 @@ def a_long_batch_is_alone(case: Case) -> Finding:
 def rows_keep_their_samplers(case: Case) -> Finding:
     """Each row of a batch is drawn by its own sampler, also when others have left."""
     if not can_batch(case):
-        return without(NO_BATCHES)
+        return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (9, 12, 7))
     ranks = (2, 0, 5)
     samplers = [functools.partial(_of_rank, rank) for rank in ranks]
-    rows = generated(case.model, prompts, (2, 6, 4), samplers=samplers)
+    rows = generate_batch(case.model, prompts, (2, 6, 4), samplers=samplers)
     wrong = [
         i
         for i, (rank, (tokens, logprobs, _)) in enumerate(zip(ranks, rows, strict=True))
@@ -91,10 +91,12 @@ def batches_change_while_they_run(case: Case) -> Finding:
     """Rows that join and leave a running batch give what each gives alone, and the cache that each
     hands back continues it."""
     if not can_batch(case):
-        return without(NO_BATCHES)
+        return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (21, 11, 16, 9))
     lengths = (6, 3, 5, 4)
-    rows = generated(case.model, prompts, lengths, completion_batch_size=2, prefill_batch_size=2)
+    rows = generate_batch(
+        case.model, prompts, lengths, completion_batch_size=2, prefill_batch_size=2
+    )
     made = [len(tokens) for tokens, _, _ in rows]
     if made != list(lengths):
         return same("tokens that each row made", made, list(lengths))
@@ -113,11 +115,11 @@ def batches_change_while_they_run(case: Case) -> Finding:
 def histories_merge(case: Case) -> Finding:
     """Two caches with histories of unequal lengths, merged, decode as each alone."""
     if not can_batch(case):
-        return without(NO_BATCHES)
+        return not_applicable(NO_BATCHES)
     ids, steps = case.token_ids, 4
     prompts, more = [ids[:-steps], ids[1:14]], [ids[-steps:], ids[14 : 14 + steps]]
     # The last tokens come one by one: a ring lies in the order of time until it has wrapped.
-    caches = [in_pieces(case.model, p, [len(p) - 5, *[1] * 5])[1] for p in prompts]
+    caches = [feed_in_chunks(case.model, p, [len(p) - 5, *[1] * 5])[1] for p in prompts]
     merged: list[Any] = [entries[0].merge(list(entries)) for entries in zip(*caches, strict=True)]
     got = np.stack(
         [batch_logits(case.model, [[row[i]] for row in more], merged)[:, 0] for i in range(steps)],

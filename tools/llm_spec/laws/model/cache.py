@@ -12,8 +12,8 @@ import numpy as np
 from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
-from llm_spec.laws.execution import in_pieces, logits_of
-from llm_spec.laws.finding import Case, Finding, law, same, within, without
+from llm_spec.laws.execution import feed_in_chunks, logits_of
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within
 from llm_spec.numerics import tolerances
 
 CACHE_STEP = 256  # caches grow by as many tokens; scans go in chunks of as many
@@ -42,7 +42,7 @@ def cached_is_uncached(case: Case) -> Finding:
     """However the prompt is cut, logits with a cache are those without."""
     worst, where = 0.0, "at once"
     for way, lengths in ways_to_cut(len(case.token_ids)).items():
-        logits, _ = in_pieces(case.model, case.token_ids, lengths)
+        logits, _ = feed_in_chunks(case.model, case.token_ids, lengths)
         missed = tolerances.distance(logits, case.logits)
         if not missed <= worst:
             worst, where = missed, way
@@ -58,7 +58,7 @@ def a_long_prompt_is_cached(case: Case) -> Finding:
     ids = (case.token_ids * (length // len(case.token_ids) + 1))[:length]
     expected = logits_of(case.model, ids)
     before = CACHE_STEP - 3
-    logits, _ = in_pieces(case.model, ids, [before, *[1] * 6, length - before - 6])
+    logits, _ = feed_in_chunks(case.model, ids, [before, *[1] * 6, length - before - 6])
     missed = tolerances.distance(logits[before:], expected[before:])
     return within("distance of cached logits from uncached ones", missed, case.reordered)
 
@@ -69,10 +69,10 @@ def trimmed_is_never_fed(case: Case) -> Finding:
     ids = case.token_ids
     length = _longest_trimmable(case)
     if length < 4:
-        return without("its cache cannot be trimmed")
+        return not_applicable("its cache cannot be trimmed")
     kept = length // 2
     other = [ids[0]] * (length - kept)
-    _, cache = in_pieces(case.model, ids[:kept] + other, [kept, len(other)])
+    _, cache = feed_in_chunks(case.model, ids[:kept] + other, [kept, len(other)])
     trimmed = caching.trim_prompt_cache(cache, len(other))
     if trimmed != len(other):
         return same("tokens that trimming reports", trimmed, len(other))
@@ -85,7 +85,7 @@ def trimmed_is_never_fed(case: Case) -> Finding:
 def saved_cache_continues(case: Case) -> Finding:
     """A prompt cache that was saved and loaded continues as the prompt does."""
     ids, half = case.token_ids, len(case.token_ids) // 2
-    _, cache = in_pieces(case.model, ids[:half], [half - 1, 1])
+    _, cache = feed_in_chunks(case.model, ids[:half], [half - 1, 1])
     with tempfile.TemporaryDirectory() as directory:
         file = str(Path(directory) / "cache.safetensors")
         caching.save_prompt_cache(file, cache)
@@ -99,7 +99,7 @@ def saved_cache_continues(case: Case) -> Finding:
 def copied_cache_stands_alone(case: Case) -> Finding:
     """What is fed to a cache does not reach a copy made before, whoever is fed first."""
     ids, half = case.token_ids, len(case.token_ids) // 2
-    _, cache = in_pieces(case.model, ids[:half], [half])
+    _, cache = feed_in_chunks(case.model, ids[:half], [half])
     kept = copy.deepcopy(cache)
     logits = [logits_of(case.model, ids[half : half + 4], kept)]
     logits_of(case.model, ids[:half], cache)
@@ -113,10 +113,10 @@ def an_unfilled_bound_changes_nothing(case: Case) -> Finding:
     """A cache bounded to more tokens than come gives what an unbounded one gives."""
     bounded = caching.make_prompt_cache(case.model, max_kv_size=2 * len(case.token_ids))
     if hasattr(case.model, "make_cache"):
-        return without("it makes its own caches, which take no bound")
+        return not_applicable("it makes its own caches, which take no bound")
     half = len(case.token_ids) // 2
     rest = len(case.token_ids) - half - 3
-    logits, _ = in_pieces(case.model, case.token_ids, [half, 1, 1, 1, rest], bounded)
+    logits, _ = feed_in_chunks(case.model, case.token_ids, [half, 1, 1, 1, rest], bounded)
     missed = tolerances.distance(logits, case.logits)
     return within("distance of logits with a bounded cache", missed, case.reordered)
 
@@ -130,10 +130,10 @@ def quantised_cache_rounds_and_no_more(case: Case) -> Finding:
     point: rounding the second run's own would put some values on the next point of the grid.
     """
     ids, half = case.token_ids, len(case.token_ids) // 2
-    _, cache = in_pieces(case.model, ids[:half], [half])
+    _, cache = feed_in_chunks(case.model, ids[:half], [half])
     packed = [i for i, entry in enumerate(cache) if quantisable(entry)]
     if not packed:
-        return without("none of its caches can be quantised")
+        return not_applicable("none of its caches can be quantised")
     unpacked = copy.deepcopy(cache)
     for i in packed:
         cache[i] = cache[i].to_quantized(group_size=GROUP, bits=BITS)
@@ -186,7 +186,7 @@ def quantisable(entry: Any) -> bool:
 def _longest_trimmable(case: Case) -> int:
     """How many tokens of the prompt can be fed so that the cache can still be trimmed."""
     for length in (len(case.token_ids), SHORT):
-        _, cache = in_pieces(case.model, case.token_ids, [length])
+        _, cache = feed_in_chunks(case.model, case.token_ids, [length])
         if caching.can_trim_prompt_cache(cache):
             return length
     return 0

@@ -11,7 +11,7 @@ from mlx_lm.models import cache as caching
 from mlx_lm.utils import _get_classes
 
 from llm_spec.laws.execution import logits_of
-from llm_spec.laws.finding import Case, Finding, law, same, vacuous, within, without
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
 from llm_spec.laws.model.storage import Silent
@@ -27,13 +27,13 @@ DEPTHS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_transfo
 def a_spare_head_is_dropped(case: Case) -> Finding:
     """A model with tied embeddings loads a file that holds the head all the same."""
     if not text_of(case.config).get("tie_word_embeddings"):
-        return without("its head is not tied")
+        return not_applicable("its head is not tied")
     names = [name for name, _ in tree_flatten(case.model.parameters())]
     untied = copy.deepcopy(case.config)
     text_of(untied)["tie_word_embeddings"] = False
     more = sorted(_names(untied) - set(names))
     if len(more) != 1:
-        return without("untied, it has no head of its own")
+        return not_applicable("untied, it has no head of its own")
     table = next(
         module for module in case.model.modules() if isinstance(module, nn.Embedding)
     ).weight
@@ -48,9 +48,9 @@ def a_spare_head_is_dropped(case: Case) -> Finding:
 def the_configuration_declares_the_weights(case: Case) -> Finding:
     """The model that the configuration makes has just the arrays of this one, in their shapes."""
     if not case.config:
-        return without("no configuration to make a model of")
+        return not_applicable("no configuration to make a model of")
     if any("scales" in module for _, module in case.model.named_modules()):
-        return without("its weights are quantised")
+        return not_applicable("its weights are quantised")
     declared = _arrays(case.config)
     held = {name: array.shape for name, array in tree_flatten(case.model.parameters())}
     wrong = sorted(

@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from llm_spec.laws.execution import logits_of
-from llm_spec.laws.finding import Case, Finding, law, same, without
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same
 from llm_spec.laws.model.storage import Silent
 from llm_spec.observe.hooks import watched
 
@@ -27,14 +27,14 @@ def the_best_expert_is_asked(case: Case) -> Finding:
     """
     found = next(_routers(case.model), None)
     if found is None:
-        return without("it has no router of experts whose scores are one matrix")
+        return not_applicable("it has no router of experts whose scores are one matrix")
     block, path, experts = found
     router = dict(tree_flatten(block.parameters()))[path]
     wrong = []
     try:
         stream = _asked(case, block)[0]
         if stream is None or stream.shape != router.shape[-1:]:
-            return without("its router does not read what its layer of experts reads")
+            return not_applicable("its router does not read what its layer of experts reads")
         direction = stream / (stream * stream).sum()
         for best in (0, experts // 2, experts - 1):
             scores = mx.where(mx.arange(experts)[:, None] == best, FAR, -FAR)

@@ -12,7 +12,7 @@ from mlx.utils import tree_map
 from mlx_lm.generate import does_model_support_input_embeddings
 
 from llm_spec.laws.execution import batch_logits, logits_of
-from llm_spec.laws.finding import Case, Finding, law, same, vacuous, within, without
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
 from llm_spec.numerics import tolerances
 from llm_spec.observe.hooks import output_replaced
 
@@ -81,7 +81,7 @@ def embeddings_are_token_ids(case: Case) -> Finding:
     """Feeding the embeddings of the tokens gives what feeding the tokens gives, and feeding those
     of other tokens gives something else."""
     if not does_model_support_input_embeddings(case.model):
-        return without("it takes no input embeddings")
+        return not_applicable("it takes no input embeddings")
     embeddings = looked_up(case.model, case.token_ids)
     distances = (
         tolerances.distance(
@@ -101,7 +101,7 @@ def embeddings_are_token_ids(case: Case) -> Finding:
 def half_precision_is_kept(case: Case) -> Finding:
     """A model in bfloat16 computes its logits in bfloat16: nothing promotes the stream."""
     if any("scales" in module for _, module in case.model.named_modules()):
-        return without("its weights are quantised")
+        return not_applicable("its weights are quantised")
     parameters = case.model.parameters()
 
     def halved(array: mx.array) -> mx.array:

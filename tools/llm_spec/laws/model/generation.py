@@ -10,8 +10,14 @@ import numpy as np
 from mlx_lm.models import cache as caching
 from mlx_lm.tokenizer_utils import NaiveStreamingDetokenizer, TokenizerWrapper
 
-from llm_spec.laws.execution import expected_rows, generated, generating, log_softmax, logits_of
-from llm_spec.laws.finding import Case, Finding, law, same, vacuous, within, without
+from llm_spec.laws.execution import (
+    expected_rows,
+    generate_batch,
+    generating,
+    log_softmax,
+    logits_of,
+)
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
 from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
 from llm_spec.laws.model.forward import least_needed, looked_up, scales_of
 from llm_spec.numerics import tolerances
@@ -43,7 +49,7 @@ def generation_follows_the_logits(case: Case) -> Finding:
 def embeddings_can_prompt(case: Case) -> Finding:
     """Prompted by embeddings alone, in chunks, greedy generation goes as from the tokens."""
     if not generating.does_model_support_input_embeddings(case.model):
-        return without("it takes no input embeddings")
+        return not_applicable("it takes no input embeddings")
     prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
     options = {"max_tokens": 3, "prefill_step_size": CHUNK}
     fed = looked_up(case.model, prompt)
@@ -52,7 +58,7 @@ def embeddings_can_prompt(case: Case) -> Finding:
         # A copy: gemma3 scales what it is given in place.
         case.model(mx.array([[]], mx.int32), input_embeddings=mx.array(fed))
     except Exception:
-        return without("it needs the ids beside the embeddings")
+        return not_applicable("it needs the ids beside the embeddings")
     distances = (
         tolerances.distance(
             _log_probabilities(
@@ -117,7 +123,7 @@ def speculation_is_greedy(case: Case) -> Finding:
     and rejected.
     """
     if not caching.can_trim_prompt_cache(caching.make_prompt_cache(case.model)):
-        return without("its cache cannot be trimmed")
+        return not_applicable("its cache cannot be trimmed")
     prompt, count = case.token_ids[:13], 2 * STEPS
     steps = generating.speculative_generate_step(
         mx.array(prompt),
@@ -176,7 +182,7 @@ def processors_see_everything(case: Case) -> Finding:
     if can_batch(case):
         # The first leaves early, and the second has no processor.
         prompts, witnesses = prompts_of(case, (29, 8, 17)), [Witness(), None, Witness()]
-        rows = generated(
+        rows = generate_batch(
             case.model,
             prompts,
             (1, 2, 4),
@@ -229,12 +235,12 @@ class Witness:
 def a_batch_stops_at_its_stop_tokens(case: Case) -> Finding:
     """A row ends with the first stop sequence that it generates, and not before."""
     if not can_batch(case):
-        return without(NO_BATCHES)
+        return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (29, 8))
-    free = [tokens for tokens, _, _ in generated(case.model, prompts, [STEPS] * 2)]
+    free = [tokens for tokens, _, _ in generate_batch(case.model, prompts, [STEPS] * 2)]
     stop = free[0][2:4]
     ends = [_first(tokens, stop) for tokens in free]
-    stopped = generated(case.model, prompts, [STEPS] * 2, stop_tokens=[stop])
+    stopped = generate_batch(case.model, prompts, [STEPS] * 2, stop_tokens=[stop])
     return same("tokens until the stop", [len(tokens) for tokens, _, _ in stopped], ends)
 
 

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from llm_spec.laws.execution import logits_of
-from llm_spec.laws.finding import Case, Finding, law, same, without
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same
 from llm_spec.laws.model.configuration import text_of
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
@@ -28,11 +28,13 @@ def rope_base_is_read(case: Case) -> Finding:
     """The base that the configuration states is used, wherever it stands."""
     base = _base(case.config)
     if base is None:
-        return without(NO_BASE)
+        return not_applicable(NO_BASE)
     nested = _stands_in_parameters(case.config)
     if _differ(_with_base(case, base / 50, nested), case.logits):
         return same("the stated base", "used", "used")
-    return same("the stated base", "ignored", "used") if _rotates(case) else without(NO_EFFECT)
+    return (
+        same("the stated base", "ignored", "used") if _rotates(case) else not_applicable(NO_EFFECT)
+    )
 
 
 @law
@@ -43,11 +45,11 @@ def rope_parameters_are_read(case: Case) -> Finding:
     """
     base = _base(case.config)
     if base is None:
-        return without(NO_BASE)
+        return not_applicable(NO_BASE)
     if _differ(_with_base(case, base / 50, nested=True), _with_base(case, base / 7, nested=True)):
         return same("the base in rope_parameters", "used", "used")
     if not _differ(_with_base(case, base / 50, nested=False), case.logits):
-        return without(NO_EFFECT)
+        return not_applicable(NO_EFFECT)
     return same("the base in rope_parameters", "ignored", "used")
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
-from llm_spec.laws.execution import generated, generating, greedy_distance, in_pieces
-from llm_spec.laws.finding import Case, Finding, law, same, within, without
+from llm_spec.laws.execution import feed_in_chunks, generate_batch, generating, greedy_distance
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within
 from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
 from llm_spec.laws.model.generation import Spelling
 
@@ -23,16 +23,16 @@ def histories_are_taken_up(case: Case) -> Finding:
     """A batch of prompts with prompt caches of unequal lengths, one of them empty, goes on from
     each; and leaves the caches that it was given as they were."""
     if not can_batch(case):
-        return without(NO_BATCHES)
+        return not_applicable(NO_BATCHES)
     histories = [prompt[:-1] for prompt in prompts_of(case, (24, 1, 13))]
     prompts = prompts_of(case, (9, 21, 4))
     caches = [
-        in_pieces(case.model, h, [len(h) - 2, 1, 1])[1]
+        feed_in_chunks(case.model, h, [len(h) - 2, 1, 1])[1]
         if h
         else caching.make_prompt_cache(case.model)
         for h in histories
     ]
-    rows = generated(
+    rows = generate_batch(
         case.model, prompts, [4] * 3, caches=copy.deepcopy(caches), prefill_step_size=10
     )
     worst = max(
@@ -47,7 +47,7 @@ def rows_can_be_taken_away(case: Case) -> Finding:
     """When a row is taken out of a running batch, the others go on as if alone, and its cache
     comes with the tokens that it holds."""
     if not can_batch(case):
-        return without(NO_BATCHES)
+        return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (21, 8, 15))
     generator = generating.BatchGenerator(case.model)
     tokens: dict[int, list[int]] = {}
@@ -82,9 +82,9 @@ def answers_keep_their_order(case: Case) -> Finding:
     """A batch of prompts is answered in the order of the prompts, each to its own length, and
     without the token that ends it."""
     if not can_batch(case):
-        return without(NO_BATCHES)
+        return not_applicable(NO_BATCHES)
     prompts, lengths = prompts_of(case, (9, 25, 14)), (2, 5, 3)
-    free = [tokens for tokens, _, _ in generated(case.model, prompts, lengths)]
+    free = [tokens for tokens, _, _ in generate_batch(case.model, prompts, lengths)]
     end = free[1][3]
     spelling = Spelling(end)
     answer = generating.batch_generate(
@@ -103,14 +103,14 @@ def generation_quantises_its_cache(case: Case) -> Finding:
     cache: list[Any] = caching.make_prompt_cache(case.model)
     entries = [part for entry in cache for part in getattr(entry, "caches", (entry,))]
     if any(hasattr(part, "to_quantized") and type(part) is not KVCache for part in entries):
-        return without("some of its caches cannot be quantised")
-    _, fed = in_pieces(case.model, case.token_ids[:2], [2])
+        return not_applicable("some of its caches cannot be quantised")
+    _, fed = feed_in_chunks(case.model, case.token_ids[:2], [2])
     # A layer without attention keeps an empty cache.
     plain = [i for i, entry in enumerate(fed) if type(entry) is KVCache and not entry.empty()]
     if not plain or any(
         part.shape[-1] % GROUP for i in plain for part in (fed[i].keys, fed[i].values)
     ):
-        return without("none of its caches can be quantised")
+        return not_applicable("none of its caches can be quantised")
     options = {"kv_bits": BITS, "kv_group_size": GROUP, "quantized_kv_start": 0}
     steps = generating.generate_step(
         mx.array(case.token_ids[:13]), case.model, max_tokens=2, prompt_cache=cache, **options

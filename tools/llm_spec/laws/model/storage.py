@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm import utils as loading
 
 from llm_spec.laws.execution import logits_of
-from llm_spec.laws.finding import Case, Finding, law, same, vacuous, within, without
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
 from llm_spec.laws.model.round_trip import reloaded, saved
 from llm_spec.numerics import tolerances
 from llm_spec.observe.hooks import watched
@@ -33,7 +33,7 @@ ROUNDING = 0.2  # what 8 bits may move the median token: routed experts of a ran
 def reloaded_is_the_same(case: Case) -> Finding:
     """Saved and loaded again, the model gives the same logits."""
     if not case.config:
-        return without("no configuration to write")
+        return not_applicable("no configuration to write")
     again = logits_of(reloaded(case.model, case.config), case.token_ids)
     # Not to the bit: baichuan_m1 divides its head by norms that are one already, but for rounding.
     missed = tolerances.distance(again, case.logits)
@@ -45,9 +45,9 @@ def quantised_is_the_same_rounded(case: Case) -> Finding:
     """Quantisation engages and moves the logits by little; saved and loaded, or dequantised again,
     the model still gives them."""
     if not case.config:
-        return without("no configuration to write")
+        return not_applicable("no configuration to write")
     if _packed(case.model):
-        return without("its weights are quantised already")
+        return not_applicable("its weights are quantised already")
     packed, config = _quantised(case.model, case.config)
     if not _packed(packed):
         return same("modules that quantisation packed", 0, "some")
@@ -98,7 +98,7 @@ def every_layer_acts(case: Case) -> Finding:
     with watched(case.model, None, Watch()):
         logits_of(case.model, case.token_ids)
     if not idle:
-        return without("none of its layers takes a stream and gives one")
+        return not_applicable("none of its layers takes a stream and gives one")
     named = ", ".join(str(layer) for layer in sorted(idle) if idle[layer])
     return same("layers that hand on what they were given", named or "none", "none")
 
@@ -134,7 +134,7 @@ def every_weight_matters(case: Case) -> Finding:
     """Each array of weights has a say in the logits."""
     model = case.model
     if _packed(model):
-        return without("its weights are quantised")
+        return not_applicable("its weights are quantised")
     token_ids = mx.array([case.token_ids])
 
     def loss(parameters: dict) -> mx.array:
@@ -150,7 +150,7 @@ def every_weight_matters(case: Case) -> Finding:
         felt = tree_map(lambda gradient: mx.any(gradient != 0), mx.grad(loss)(parameters))
         mx.eval(felt)
     except ValueError as error:
-        return without(f"it has no gradient: {error}")
+        return not_applicable(f"it has no gradient: {error}")
     finally:
         model.update(parameters)
     idle = [path for path, flag in tree_flatten(felt) if not flag.item()]

@@ -14,8 +14,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from llm_spec.laws.execution import in_pieces, logits_of
-from llm_spec.laws.finding import Case, Finding, law, same, vacuous, within, without
+from llm_spec.laws.execution import feed_in_chunks, logits_of
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
 from llm_spec.laws.model.cache import BITS, GROUP, quantisable
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.numerics import tolerances
@@ -34,26 +34,26 @@ def attention_is_reproduced(case: Case) -> Finding:
     if seen.unseen:
         return same("layers whose attention cannot be seen", sorted(seen.unseen), [])
     if seen.note:
-        return without(seen.note)
+        return not_applicable(seen.note)
     return _reproduced(attention_calls(case.model, case.token_ids))
 
 
 @law
 def a_decode_step_is_reproduced(case: Case) -> Finding:
     """So do the maps of the last token alone, with all that came before in a cache."""
-    _, cache = in_pieces(case.model, case.token_ids, [len(case.token_ids) - 1])
+    _, cache = feed_in_chunks(case.model, case.token_ids, [len(case.token_ids) - 1])
     calls = attention_calls(case.model, case.token_ids[-1:], cache)
-    return _reproduced(calls) if any(calls) else without("no layer attends by softmax")
+    return _reproduced(calls) if any(calls) else not_applicable("no layer attends by softmax")
 
 
 @law
 def quantised_attention_is_reproduced(case: Case) -> Finding:
     """So do the maps over keys and values that a quantised cache gives out."""
     half = len(case.token_ids) // 2
-    _, cache = in_pieces(case.model, case.token_ids, [half])
+    _, cache = feed_in_chunks(case.model, case.token_ids, [half])
     packed = [i for i, entry in enumerate(cache) if quantisable(entry)]
     if not packed:
-        return without("none of its caches can be quantised")
+        return not_applicable("none of its caches can be quantised")
     for i in packed:
         cache[i] = cache[i].to_quantized(group_size=GROUP, bits=BITS)
     return _reproduced(attention_calls(case.model, case.token_ids[half:], cache))
@@ -64,7 +64,7 @@ def tracing_changes_nothing(case: Case) -> Finding:
     """Logits of a traced pass, and of the next one, are those of a plain one, to the bit; so are
     those of a step with a cache."""
     ids, before = case.token_ids, len(case.token_ids) - 1
-    _, cache = in_pieces(case.model, ids, [before])
+    _, cache = feed_in_chunks(case.model, ids, [before])
     step = logits_of(case.model, ids[before:], copy.deepcopy(cache))
     plain = [case.logits, case.logits, step]
     watched = [
@@ -85,7 +85,7 @@ def states_are_the_layers_outputs(case: Case) -> Finding:
     states = trace(case.model, case.token_ids, verify=False).hidden_states
     outputs, logits = _handing_on(case, states)
     if len(outputs) < len(states):
-        return without("it uses the parts of its layers without calling the layers")
+        return not_applicable("it uses the parts of its layers without calling the layers")
     later = [np.roll(state, 1, axis=0) for state in states]
     moved_outputs, moved_logits = _handing_on(case, later)
     pairs = [*((outputs[i], state) for i, state in enumerate(states)), (logits, case.logits)]
@@ -127,7 +127,7 @@ def _handing_on(
 def _reproduced(layers: list[list[AttentionCall]]) -> Finding:
     errors, bounds, moved = [], [], np.inf
     for call in (call for calls in layers for call in calls):
-        weights, _ = attention.weigh(call)
+        weights, _ = attention.recompute_weights(call)
         errors.append(attention.reconstruction_error(weights, call.values, call.output))
         bounds.append(tolerances.reconstruction(call.dtype, keys=call.shape[-1]))
         # The same weights, each on the key after its own: what the law has to tell apart.

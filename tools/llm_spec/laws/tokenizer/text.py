@@ -14,7 +14,7 @@ from mlx_lm import tokenizer_utils
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llm_spec.laws.finding import Finding, law, same, without
+from llm_spec.laws.finding import Finding, law, not_applicable, same
 
 TEXTS = (
     "Hello, world! It's 3 o'clock.",
@@ -92,7 +92,7 @@ def ends_have_ids(tokenizer: Any) -> Finding:
 def a_chat_keeps_what_was_said(tokenizer: Any) -> Finding:
     """A conversation's text holds every message once and in order, and tells who said which."""
     if not tokenizer.has_chat_template:
-        return without("it has no chat template")
+        return not_applicable("it has no chat template")
     text = _chat(tokenizer, ("user", ASKS), ("assistant", ANSWERS), ("user", ASKS_AGAIN))
     said = [ASKS, ANSWERS, ASKS_AGAIN]
     counts = [text.count(message) for message in said]
@@ -113,7 +113,7 @@ def a_chat_keeps_what_was_said(tokenizer: Any) -> Finding:
 def a_reply_ends(tokenizer: Any) -> Finding:
     """In a conversation's text a finished reply is followed by a token that ends generation."""
     if not tokenizer.has_chat_template:
-        return without("it has no chat template")
+        return not_applicable("it has no chat template")
     text = _chat(tokenizer, ("user", ASKS), ("assistant", ANSWERS))
     after = text[text.index(ANSWERS) + len(ANSWERS) :]
     ends = [tokenizer.decode([id_]) for id_ in sorted(tokenizer.eos_token_ids)]
@@ -130,7 +130,7 @@ def a_prompt_invites_a_reply(tokenizer: Any) -> Finding:
     some have no header before a reply, and then no generation prompt.
     """
     if not tokenizer.has_chat_template:
-        return without("it has no chat template")
+        return not_applicable("it has no chat template")
     whole = _chat(tokenizer, ("user", ASKS), ("assistant", ANSWERS))
     header = whole[whole.index(ASKS) + len(ASKS) : whole.index(ANSWERS)].strip()
     plain, prompt = (
