@@ -14,7 +14,7 @@ from fixtures.synthetic.filled_caches import (
     plain_cache,
     quantised_cache,
 )
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances, tolerances
 
 CONTEXT = 2048  # tokens, for which the plan reckons 2 GB
 
@@ -36,17 +36,17 @@ def test_logits_with_a_cache_are_those_without_however_the_prompt_is_cut(subject
     ids = IDS[:8]
     whole = feed(subject.model, ids)
     cuts = {"at once": [8], "in pieces": [3, 4, 1], "token by token": [1] * 8}
-    distances = {
-        name: tolerances.distance(
+    missed = {
+        name: distances.distance(
             feed(subject.model, ids, caches.make_prompt_cache(subject.model), cut), whole
         )
         for name, cut in cuts.items()
     }
     exhibit.table(
-        list(distances.items()), columns=["fed", "distance / norm"], title="cached against uncached"
+        list(missed.items()), columns=["fed", "distance / norm"], title="cached against uncached"
     )
     allowed = tolerances.reordered(dtype_of(subject), len(subject.model.layers))
-    worst = max(distances.values())
+    worst = max(missed.values())
 
     says = exhibit.measured("largest distance", worst, should_be=f"at most {allowed:.2g}")
 

@@ -16,7 +16,7 @@ from fixtures.synthetic.filled_caches import (
 )
 from fixtures.texts.passages import passages
 from llm_spec.model import tokens
-from llm_spec.numerics import sampling, tolerances
+from llm_spec.numerics import distances, sampling, tolerances
 from llm_spec.observe.attention import causal_mask
 
 TOKENS, WINDOW = 8, 4
@@ -162,8 +162,8 @@ def test_a_model_with_a_rotating_cache_computes_what_its_window_shows(subject, e
     seen = feed(subject.model, IDS[:9], rotating, [1] * 9)
     expected = feed(subject.model, IDS[:9], [Windowed(6, 2) for _ in layers])
     unbounded = feed(subject.model, IDS[:9])
-    distance = tolerances.distance(seen, expected)
-    lost = tolerances.distance(seen[6:], unbounded[6:])
+    distance = distances.distance(seen, expected)
+    lost = distances.distance(seen[6:], unbounded[6:])
     exhibit.table(
         [["the window's definition", distance], ["an unbounded cache, past the window", lost]],
         columns=["against", "distance / norm"], title="window of 6, first 2 kept",
@@ -214,7 +214,7 @@ def test_attention_over_a_quantised_cache_is_attention_over_the_unpacked_one(
 ):
     """Layer by layer, for rounding a layer's keys and values would magnify what differs before."""
     attend = base.quantized_scaled_dot_product_attention
-    distances = []
+    missed = []
 
     def compare(queries, keys, values, *, group_size, bits, **how):
         q = mx.array(queries)  # attend() scales its argument in place
@@ -222,7 +222,7 @@ def test_attention_over_a_quantised_cache_is_attention_over_the_unpacked_one(
         unpacked = (mx.dequantize(*x, group_size=group_size, bits=bits) for x in (keys, values))
         expected = mx.fast.scaled_dot_product_attention(q, *unpacked, **how)
         rows = (np.array(x.astype(mx.float32)).reshape(-1, x.shape[-1]) for x in (output, expected))
-        distances.append(tolerances.distance(*rows))
+        missed.append(distances.distance(*rows))
         return output
 
     monkeypatch.setattr(base, "quantized_scaled_dot_product_attention", compare)
@@ -230,7 +230,7 @@ def test_attention_over_a_quantised_cache_is_attention_over_the_unpacked_one(
     for bits in (8, 4):
         cache = quantised_cache(trained.model, bits)
         feed(trained.model, IDS[:6], cache, [5, 1])
-        worst[bits], distances = max(distances), []
+        worst[bits], missed = max(missed), []
     exhibit.table(
         list(worst.items()), columns=["bits", "distance / norm, worst layer and token"],
         title=f"attention outputs of {len(cache)} layers",

@@ -10,7 +10,7 @@ from fixtures.doubles.transformers_llama import transformers_llama
 from fixtures.texts.passages import passages
 from fixtures.texts.prompts import PREDICTIONS
 from llm_spec.model import tokens
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 from llm_spec.observe.trace import trace
 
 TEXTS = (*PREDICTIONS, passages("prose")["prose"])  # four short prompts and one of a page
@@ -47,7 +47,7 @@ def test_transformers_computes_the_same_states_maps_and_logits(embedded, exhibit
         logits = theirs.logits[0].numpy()
         rows.append([
             len(ids),
-            max(tolerances.distance(a, b[0].numpy()) for a, b in states),
+            max(distances.distance(a, b[0].numpy()) for a, b in states),
             max(float(np.abs(a - b[0].numpy()).max()) for a, b in maps),
             float(np.abs(ours.logits - logits).max()),
             float((ours.logits.argmax(-1) == logits.argmax(-1)).mean()),

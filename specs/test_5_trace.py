@@ -12,7 +12,7 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from fixtures.synthetic.architectures import build_architecture
 from fixtures.synthetic.tiny import build_tiny
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances, tolerances
 from llm_spec.observe import attention, head_statistics, hooks, inputs
 from llm_spec.observe import trace as tracing
 from llm_spec.observe.head_statistics import attention_statistics
@@ -234,7 +234,7 @@ def test_attention_that_cannot_be_watched_is_said_and_not_guessed(exhibit, monke
             counted = attention_statistics(model, IDS)
         given[why] = [seen.attention[LAYER], counted.layers[LAYER]]
         unseen[why] = [seen.unseen, counted.unseen]
-        missed = tolerances.distance(seen.logits, expected.logits)
+        missed = distances.distance(seen.logits, expected.logits)
         assert missed <= tolerances.reordered(mx.float32, layers=3), f"{missed:.2g} off by hand"
         assert [maps is None for maps in seen.attention] == [False, True, False]
     exhibit.table(

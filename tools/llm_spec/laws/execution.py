@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models import cache as caching
 
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 
 # The package exports a function of the same name, which hides the module from `import … as`.
 # mlx-lm's functions are looked up when they are called: a law sees what is there at that moment.
@@ -115,4 +115,4 @@ def distance_from_greedy(tokens: list[int], logprobs: np.ndarray, expected: np.n
     """The same, from the log-probabilities that one pass gives: (tokens, vocabulary)."""
     if tokens != logprobs.argmax(axis=-1).tolist():
         return float("inf")
-    return tolerances.distance(logprobs, expected)
+    return distances.distance(logprobs, expected)

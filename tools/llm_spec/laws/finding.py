@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -65,6 +65,10 @@ class Case:
         return 0.0 if mx.default_device() == mx.Device(mx.cpu) else self.reordered
 
 
+Cause = Literal["measured", "control", "raised"]
+"""Why a finding is what it is: what was measured, a control that failed, or an exception."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """Whether a law holds for a case. `holds` is None where it does not apply, with the reason."""
@@ -74,6 +78,7 @@ class Finding:
     should_be: str = ""
     holds: bool | None = None
     law: str = ""
+    cause: Cause = "measured"
 
     @property
     def says(self) -> str:
@@ -102,7 +107,8 @@ def not_applicable(reason: str) -> Finding:
 
 def vacuous(control: str) -> Finding:
     """The law's control failed: its verdict would say nothing."""
-    return Finding("control", control, "a difference that the law could see", False)
+    expected = "a difference that the law could see"
+    return Finding("control", control, expected, False, cause="control")
 
 
 Law = Callable[[Case], Finding]
@@ -143,7 +149,7 @@ def _tried(check: Callable[..., Finding], given: tuple[Any, ...]) -> Finding:
     try:
         finding = check(*given)
     except Exception as error:
-        finding = Finding("raised", _sentence(error), "no exception", False)
+        finding = Finding("raised", _sentence(error), "no exception", False, cause="raised")
         if NO_KERNEL in str(error):
             finding = not_applicable(f"MLX cannot compute it on this device: {_sentence(error)}")
     return dataclasses.replace(finding, law=check.__name__)

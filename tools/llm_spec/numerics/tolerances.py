@@ -13,6 +13,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from llm_spec.numerics.distances import distance, worst
+
 
 def reconstruction(dtype: mx.Dtype, keys: int = 0) -> float:
     """Bound on `attention.reconstruction_error`, for attention over `keys` in `dtype`.
@@ -70,17 +72,4 @@ def repeated(noise: float) -> float:
 def repeat_noise(compute: Callable[[], np.ndarray], runs: int = 3) -> float:
     """The largest `distance` between the first of several runs of `compute` and the others."""
     first = compute()
-    return max(distance(compute(), first) for _ in range(runs - 1))
-
-
-def distance(values: np.ndarray, reference: np.ndarray) -> float:
-    """The largest distance between two rows, relative to the reference row's norm.
-
-    Rows, because models carry a few tokens whose norm is hundreds of times that of the others: an
-    absolute bound, or one relative to the largest value, would see nothing but those.
-    """
-    same = values == reference  # which infinities can be, where a model rules tokens out
-    missed = np.subtract(values, reference, dtype=np.float64, where=~same, out=np.zeros(same.shape))
-    norms = np.linalg.norm(np.where(same & np.isinf(reference), 0, reference), axis=-1)
-    missed = np.linalg.norm(missed, axis=-1)
-    return float((missed / np.maximum(norms, np.finfo(np.float32).tiny)).max())
+    return worst(distance(compute(), first) for _ in range(runs - 1))

@@ -21,7 +21,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances, tolerances
 from llm_spec.observe import attention
 from llm_spec.observe.attention import AttentionCall
 from llm_spec.observe.attention_maps import Shape, accept, key_positions, name_of, unseen_layers
@@ -213,7 +213,7 @@ def logit_lens(model: nn.Module, trace: Trace, position: int = -1) -> np.ndarray
             rows.append(model(token).reshape(-1).astype(mx.float32))
         mx.eval(rows[-1])  # of the layers below nothing is asked, so they are not computed
     lens = np.stack([np.asarray(row) for row in rows])
-    missed = tolerances.distance(lens[-1:], trace.logits[position][None])
+    missed = distances.distance(lens[-1:], trace.logits[position][None])
     allowed = tolerances.reordered(dtype, layers=1)
     if not missed <= allowed:
         raise TraceError(

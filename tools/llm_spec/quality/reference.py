@@ -29,7 +29,7 @@ from llm_spec.model.storage import (
     mean_square_rounding,
     stored_like,
 )
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances, tolerances
 from llm_spec.observe.trace import trace
 from llm_spec.quality.likelihood import (
     Divergence,
@@ -271,13 +271,13 @@ def wiring_distance(model: nn.Module, reference: nn.Module, token_ids: list[int]
     """How far the model's logits are from what the reference makes of the model's own arrays.
 
     Rounding has no part in it, so only what config.json says can set them apart. The result is a
-    `tolerances.distance`. Raises ValueError where the arrays cannot be paired.
+    `distances.distance`. Raises ValueError where the arrays cannot be paired.
     """
     ours, _ = _paired_arrays(model, reference)
     with holding(reference, ours):
         theirs = teacher_forced_logits(reference, token_ids)
     logits = teacher_forced_logits(model, token_ids)
-    return tolerances.distance(np.array(logits), np.array(theirs))
+    return distances.distance(np.array(logits), np.array(theirs))
 
 
 def _paired_arrays(

@@ -15,7 +15,7 @@ from mlx_lm.models.rope_utils import initialize_rope
 
 from llm_spec.laws.execution import generating
 from llm_spec.laws.finding import Finding, law, same, within
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 
 PLAYS = 40
 GROUP, BITS, WIDTH = 32, 8, 32
@@ -85,7 +85,7 @@ def packed_attention_is_attention() -> Finding:
                 queries[:], packed[0], packed[1], cache, scale=WIDTH**-0.5, mask=mask
             )
             wanted = _attention(np.array(queries), held[0], held[1], mask)
-            worst = max(worst, tolerances.distance(np.array(got), wanted))
+            worst = max(worst, distances.distance(np.array(got), wanted))
     return within("distance from attention over the dequantised", worst, 1e-5)
 
 

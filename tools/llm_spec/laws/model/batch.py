@@ -25,7 +25,7 @@ from llm_spec.laws.execution import (
     logits_of,
 )
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 
 NO_BATCHES = "its caches cannot be merged into a batch"
 
@@ -106,7 +106,7 @@ def batches_change_while_they_run(case: Case) -> Finding:
         alone = logits_of(case.model, seen + more)
         expected = log_softmax(alone[len(prompt) - 1 : len(seen) - 1])
         missed = distance_from_greedy(tokens, logprobs, expected)
-        goes_on = tolerances.distance(logits_of(case.model, more, cache), alone[len(seen) :])
+        goes_on = distances.distance(logits_of(case.model, more, cache), alone[len(seen) :])
         worst = max(worst, missed, goes_on)
     return within("distance of a row in a batch from the row alone", worst, case.reordered)
 
@@ -127,7 +127,7 @@ def histories_merge(case: Case) -> Finding:
     )  # (rows, steps, vocabulary)
     alone = [case.logits, logits_of(case.model, prompts[1] + more[1])]
     worst = max(
-        tolerances.distance(row, wanted[-steps:]) for row, wanted in zip(got, alone, strict=True)
+        distances.distance(row, wanted[-steps:]) for row, wanted in zip(got, alone, strict=True)
     )
     return within("distance of a merged row from the row alone", worst, case.reordered)
 

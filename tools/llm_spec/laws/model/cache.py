@@ -14,7 +14,7 @@ from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
 from llm_spec.laws.execution import feed_in_chunks, logits_of
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 
 CACHE_STEP = 256  # caches grow by as many tokens; scans go in chunks of as many
 GROUP, BITS = 32, 8
@@ -43,7 +43,7 @@ def cached_is_uncached(case: Case) -> Finding:
     worst, where = 0.0, "at once"
     for way, lengths in ways_to_cut(len(case.token_ids)).items():
         logits, _ = feed_in_chunks(case.model, case.token_ids, lengths)
-        missed = tolerances.distance(logits, case.logits)
+        missed = distances.distance(logits, case.logits)
         if not missed <= worst:
             worst, where = missed, way
     return within(
@@ -59,7 +59,7 @@ def a_long_prompt_is_cached(case: Case) -> Finding:
     expected = logits_of(case.model, ids)
     before = CACHE_STEP - 3
     logits, _ = feed_in_chunks(case.model, ids, [before, *[1] * 6, length - before - 6])
-    missed = tolerances.distance(logits[before:], expected[before:])
+    missed = distances.distance(logits[before:], expected[before:])
     return within("distance of cached logits from uncached ones", missed, case.reordered)
 
 
@@ -77,7 +77,7 @@ def trimmed_is_never_fed(case: Case) -> Finding:
     if trimmed != len(other):
         return same("tokens that trimming reports", trimmed, len(other))
     logits = logits_of(case.model, ids[kept:], cache)
-    missed = tolerances.distance(logits, case.logits[kept:])
+    missed = distances.distance(logits, case.logits[kept:])
     return within("distance of logits after trimming from uncached ones", missed, case.reordered)
 
 
@@ -91,7 +91,7 @@ def saved_cache_continues(case: Case) -> Finding:
         caching.save_prompt_cache(file, cache)
         loaded = caching.load_prompt_cache(file)
         logits = logits_of(case.model, ids[half:], loaded)
-    missed = tolerances.distance(logits, case.logits[half:])
+    missed = distances.distance(logits, case.logits[half:])
     return within("distance of logits after reloading from uncached ones", missed, case.reordered)
 
 
@@ -104,7 +104,7 @@ def copied_cache_stands_alone(case: Case) -> Finding:
     logits = [logits_of(case.model, ids[half : half + 4], kept)]
     logits_of(case.model, ids[:half], cache)
     logits.append(logits_of(case.model, ids[half + 4 :], kept))
-    missed = tolerances.distance(np.concatenate(logits), case.logits[half:])
+    missed = distances.distance(np.concatenate(logits), case.logits[half:])
     return within("distance of logits from a copy from uncached ones", missed, case.reordered)
 
 
@@ -117,7 +117,7 @@ def an_unfilled_bound_changes_nothing(case: Case) -> Finding:
     half = len(case.token_ids) // 2
     rest = len(case.token_ids) - half - 3
     logits, _ = feed_in_chunks(case.model, case.token_ids, [half, 1, 1, 1, rest], bounded)
-    missed = tolerances.distance(logits, case.logits)
+    missed = distances.distance(logits, case.logits)
     return within("distance of logits with a bounded cache", missed, case.reordered)
 
 
@@ -144,7 +144,7 @@ def quantised_cache_rounds_and_no_more(case: Case) -> Finding:
     steps = max(unpacked[i].worst for i in packed)
     if not steps <= 1.01:
         return within("steps of the grid between a key or value and what is held", steps, 1.01)
-    missed = tolerances.distance(logits, expected)
+    missed = distances.distance(logits, expected)
     return within("distance of logits from those of what is held", missed, case.reordered)
 
 

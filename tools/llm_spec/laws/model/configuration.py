@@ -16,7 +16,7 @@ from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
 from llm_spec.laws.model.storage import Silent
 from llm_spec.model.declare import random_state_kept
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 from llm_spec.observe.hooks import watched
 from llm_spec.observe.recorder import layers_of
 
@@ -38,9 +38,9 @@ def a_spare_head_is_dropped(case: Case) -> Finding:
         module for module in case.model.modules() if isinstance(module, nn.Embedding)
     ).weight
     logits = logits_of(reloaded(case.model, case.config, {more[0]: table}), case.token_ids)
-    if tolerances.distance(case.logits[:1], case.logits[1:2]) < LEAST_SPREAD:
+    if distances.distance(case.logits[:1], case.logits[1:2]) < LEAST_SPREAD:
         return vacuous("all logits are alike")
-    missed = tolerances.distance(logits, case.logits)
+    missed = distances.distance(logits, case.logits)
     return within("distance of logits after loading a spare head", missed, case.reordered)
 
 

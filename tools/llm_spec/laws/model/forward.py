@@ -13,7 +13,7 @@ from mlx_lm.generate import does_model_support_input_embeddings
 
 from llm_spec.laws.execution import batch_logits, logits_of
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 from llm_spec.observe.hooks import output_replaced
 
 LEAST_SPREAD = 1e-3
@@ -45,7 +45,7 @@ def determinism(case: Case) -> Finding:
     if not np.isfinite(case.logits).any() or np.ptp(case.logits[0]) == 0:
         return vacuous("nothing but constants to repeat")
     again = logits_of(case.model, case.token_ids)
-    return within("distance of a repeated pass", tolerances.distance(again, case.logits), 0)
+    return within("distance of a repeated pass", distances.distance(again, case.logits), 0)
 
 
 @law
@@ -57,9 +57,9 @@ def causality(case: Case) -> Finding:
     for first in (len(ids) // 2, len(ids) - 1):
         other = ids[:first] + [(id_ + vocabulary // 3 + 1) % vocabulary for id_ in ids[first:]]
         changed = logits_of(case.model, other)
-        if tolerances.distance(changed[first:], logits[first:]) < LEAST_SPREAD:
+        if distances.distance(changed[first:], logits[first:]) < LEAST_SPREAD:
             return vacuous(f"the logits from token {first} on do not depend on it")
-        worst = max(worst, tolerances.distance(changed[:first], logits[:first]))
+        worst = max(worst, distances.distance(changed[:first], logits[:first]))
     return within("change of logits before the changed token", worst, case.exact)
 
 
@@ -69,10 +69,10 @@ def rows_are_independent(case: Case) -> Finding:
     ids = case.token_ids
     rows = [ids, ids[::-1]]
     together = batch_logits(case.model, rows)
-    if tolerances.distance(together[0], together[1]) < LEAST_SPREAD:
+    if distances.distance(together[0], together[1]) < LEAST_SPREAD:
         return vacuous("both rows give the same")
     alone = [case.logits, logits_of(case.model, rows[1])]
-    worst = max(map(tolerances.distance, together, alone))
+    worst = max(map(distances.distance, together, alone))
     return within("distance of a row in a batch from the row alone", worst, case.reordered)
 
 
@@ -83,17 +83,17 @@ def embeddings_are_token_ids(case: Case) -> Finding:
     if not does_model_support_input_embeddings(case.model):
         return not_applicable("it takes no input embeddings")
     embeddings = looked_up(case.model, case.token_ids)
-    distances = (
-        tolerances.distance(
+    missed_by_scale = (
+        distances.distance(
             logits_of(case.model, case.token_ids, input_embeddings=scale * embeddings), case.logits
         )
         for scale in scales_of(embeddings)
     )
-    missed = least_needed(distances, case.reordered)
+    missed = least_needed(missed_by_scale, case.reordered)
     if not missed <= case.reordered:
         return within("distance of logits from embeddings to those of ids", missed, case.reordered)
     other = logits_of(case.model, case.token_ids, input_embeddings=embeddings[:, ::-1])
-    moved = tolerances.distance(other, case.logits)
+    moved = distances.distance(other, case.logits)
     return same("embeddings that are fed", "used" if moved > LEAST_SPREAD else "ignored", "used")
 
 

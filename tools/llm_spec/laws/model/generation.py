@@ -20,7 +20,7 @@ from llm_spec.laws.execution import (
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
 from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
 from llm_spec.laws.model.forward import least_needed, looked_up, scales_of
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 
 STEPS, CHUNK = 5, 12
 
@@ -41,7 +41,7 @@ def generation_follows_the_logits(case: Case) -> Finding:
     if tokens != largest:
         return same("greedy tokens", tokens, largest)
     expected = expected_rows(case.model, prompt, tokens)
-    missed = tolerances.distance(np.stack(rows), expected)
+    missed = distances.distance(np.stack(rows), expected)
     return within("distance of generated log-probabilities", missed, case.reordered)
 
 
@@ -59,8 +59,8 @@ def embeddings_can_prompt(case: Case) -> Finding:
         case.model(mx.array([[]], mx.int32), input_embeddings=mx.array(fed))
     except Exception:
         return not_applicable("it needs the ids beside the embeddings")
-    distances = (
-        tolerances.distance(
+    missed_by_scale = (
+        distances.distance(
             _log_probabilities(
                 generating.generate_step(
                     mx.array([], mx.int32), case.model, input_embeddings=scale * fed[0], **options
@@ -70,7 +70,7 @@ def embeddings_can_prompt(case: Case) -> Finding:
         )
         for scale in scales_of(fed)
     )
-    missed = least_needed(distances, case.reordered)
+    missed = least_needed(missed_by_scale, case.reordered)
     return within("distance from what the tokens give", missed, case.reordered)
 
 
@@ -93,7 +93,7 @@ def a_prompt_cache_goes_on(case: Case) -> Finding:
         generating.generate_step(mx.array(more), case.model, max_tokens=1, prompt_cache=cache)
     )
     expected = log_softmax(logits_of(case.model, text + more)[-1:])
-    missed = tolerances.distance(rows, expected)
+    missed = distances.distance(rows, expected)
     return within("distance from one pass over all that was said", missed, case.reordered)
 
 
@@ -145,7 +145,7 @@ def speculation_is_greedy(case: Case) -> Finding:
         return same("tokens before the first that is not the likeliest", agree, count)
     if not 0 < accepted < count - 1:
         return vacuous(f"{accepted} of {count} drafts were accepted")
-    missed = tolerances.distance(np.stack(rows), expected)
+    missed = distances.distance(np.stack(rows), expected)
     return within("distance of speculative log-probabilities", missed, case.reordered)
 
 

@@ -17,7 +17,7 @@ from llm_spec.laws.finding import Case, Finding, law, not_applicable, same
 from llm_spec.laws.model.configuration import text_of
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 
 NO_BASE = "its configuration has no one base of rotary embeddings"
 NO_EFFECT = "it has no rotary embeddings that a base could change"
@@ -94,4 +94,4 @@ def _rotates(case: Case) -> bool:
 
 
 def _differ(logits: np.ndarray, others: np.ndarray) -> bool:
-    return tolerances.distance(logits, others) > LEAST_SPREAD
+    return distances.distance(logits, others) > LEAST_SPREAD

@@ -16,7 +16,7 @@ from mlx_lm import utils as loading
 from llm_spec.laws.execution import logits_of
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
 from llm_spec.laws.model.round_trip import reloaded, saved
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances
 from llm_spec.observe.hooks import watched
 from llm_spec.observe.recorder import layers_of
 
@@ -36,7 +36,7 @@ def reloaded_is_the_same(case: Case) -> Finding:
         return not_applicable("no configuration to write")
     again = logits_of(reloaded(case.model, case.config), case.token_ids)
     # Not to the bit: baichuan_m1 divides its head by norms that are one already, but for rounding.
-    missed = tolerances.distance(again, case.logits)
+    missed = distances.distance(again, case.logits)
     return within("distance of the reloaded logits", missed, case.reordered)
 
 
@@ -59,7 +59,7 @@ def quantised_is_the_same_rounded(case: Case) -> Finding:
     if not moved:
         return vacuous("quantisation moved nothing")
     again = logits_of(reloaded(packed, config), ids)
-    missed = tolerances.distance(again, logits)
+    missed = distances.distance(again, logits)
     if not missed <= case.reordered or _size(case.model) > ROOM:
         return within("distance of the reloaded quantised logits", missed, case.reordered)
     unpacked = logits_of(loading.dequantize_model(packed), ids)
@@ -197,7 +197,7 @@ def _packed(model: nn.Module) -> int:
 
 def _median_distance(logits: np.ndarray, reference: np.ndarray) -> float:
     rows = [
-        tolerances.distance(row, wanted)
+        distances.distance(row, wanted)
         for row, wanted in zip(logits[:, None], reference[:, None], strict=True)
     ]
     return float(np.median(rows))

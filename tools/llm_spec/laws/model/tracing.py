@@ -18,7 +18,7 @@ from llm_spec.laws.execution import feed_in_chunks, logits_of
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
 from llm_spec.laws.model.cache import BITS, GROUP, quantisable
 from llm_spec.laws.model.forward import LEAST_SPREAD
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances, tolerances
 from llm_spec.observe import attention
 from llm_spec.observe.attention import AttentionCall
 from llm_spec.observe.hooks import output_replaced
@@ -72,9 +72,9 @@ def tracing_changes_nothing(case: Case) -> Finding:
         logits_of(case.model, ids),
         trace(case.model, ids[before:], cache).logits,
     ]
-    if tolerances.distance(case.logits[:-1], case.logits[1:]) < LEAST_SPREAD:
+    if distances.distance(case.logits[:-1], case.logits[1:]) < LEAST_SPREAD:
         return vacuous("all logits are alike")
-    missed = max(map(tolerances.distance, watched, plain))
+    missed = max(map(distances.distance, watched, plain))
     return within("distance of traced logits from plain ones", missed, 0)
 
 
@@ -91,10 +91,10 @@ def states_are_the_layers_outputs(case: Case) -> Finding:
     pairs = [*((outputs[i], state) for i, state in enumerate(states)), (logits, case.logits)]
     # The first layer is handed embeddings, which nobody moved.
     moved = [(moved_outputs[i], state) for i, state in enumerate(states) if i]
-    least = min(tolerances.distance(*pair) for pair in [*moved, (moved_logits, case.logits)])
+    least = min(distances.distance(*pair) for pair in [*moved, (moved_logits, case.logits)])
     if least < LEAST_SPREAD:
         return vacuous(f"states put one token later move what comes next by {least:.2g}")
-    worst = max(tolerances.distance(*pair) for pair in pairs)
+    worst = max(distances.distance(*pair) for pair in pairs)
     return within("distance from what traced states hand on", worst, case.exact)
 
 
