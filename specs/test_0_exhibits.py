@@ -40,7 +40,7 @@ def write_in_place(monkeypatch):
             file.flush()
             os.fsync(file.fileno())
 
-    monkeypatch.setattr(results, "write_atomically", overwrite)
+    monkeypatch.setattr(destination, "write_atomically", overwrite)
 
 
 @pytest.mark.claim(id="0.6", falsifier=write_in_place)

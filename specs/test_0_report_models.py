@@ -144,7 +144,7 @@ def test_thousands_of_verdicts_stay_readable(exhibit):
     printed = terminal.render(terminal.summary(as_rows(whole), None), 1000, colour=False)
     lines = len(printed.splitlines()) / len({claim for claim, _, _ in true})
     unknown_faults = [c for c in whole["claims"] if c["reason"] and "0.3, but" in c["reason"]]
-    silent = [c["subject"] for c in unknown_faults if not named_in(terminal, c)]
+    silent = [c["subject"] for c in unknown_faults if not named_in(printed, c)]
     exhibit.table(
         [["verdicts", len(true)], ["bytes of the page", len(html.encode())],
          ["most rows of a claim", longest], ["lines of the terminal a claim", lines]],
@@ -171,11 +171,11 @@ def as_rows(whole):
     ]  # fmt: skip
 
 
-def named_in(terminal, claim):
+def named_in(printed, claim):
     """Whether the terminal tells this fault, with the subject's name before it."""
     return any(
         re.search(rf"\b{claim['subject']}\b", line) and claim["reason"] in line
-        for line in terminal.splitlines()
+        for line in printed.splitlines()
     )
 
 

@@ -104,7 +104,7 @@ def show_ladder(exhibit, rungs, title, speeds):
 
 def store_as(monkeypatch, rounding):
     """Plant another way to round, and forget what was measured with the right one."""
-    monkeypatch.setattr(quantisation, "round_trip", rounding)
+    monkeypatch.setattr(ladder, "round_trip", rounding)
     monkeypatch.setattr(sys.modules[__name__], "LADDERS", {})
     monkeypatch.setattr(sys.modules[__name__], "WHOLE", {})
 
