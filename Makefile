@@ -24,6 +24,7 @@ lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 idle: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ -m idle --report report.html --report results.json
@@ -42,4 +43,4 @@ update-snapshots: .venv/installed-$(EXTRAS)
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .benchmarks results.json report.html
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks results.json report.html
