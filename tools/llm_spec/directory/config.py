@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llm_spec.directory import packing
 from llm_spec.directory.errors import BadModel, quote, read_json
 from llm_spec.directory.files import Files
 
@@ -35,7 +36,7 @@ def read(found: Files) -> dict[str, Any]:
     _check_type(content)
     for key, value in _sizes(content):
         _check_size(key, value)
-    _check_packing(content)
+    packing.check(content)
     eos = content.get("eos_token_id")
     ids = eos if isinstance(eos, list) else [eos]
     if not all(each is None or (type(each) is int and each >= 0) for each in ids):
@@ -115,21 +116,6 @@ def _check_size(key: str, value: Any) -> None:
         raise BadModel(
             f"config.json: {key} should lie between {least} and {most:,}, but is {quote(value)}."
         )
-
-
-def _check_packing(content: Mapping[str, Any]) -> None:
-    for key in ("quantization", "quantization_config"):
-        packing = content.get(key)
-        if packing is None:
-            continue
-        if not isinstance(packing, dict):
-            raise BadModel(f"config.json: {key} should be an object, but is {quote(packing)}.")
-        for name, low, high in (("bits", 1, 16), ("group_size", -1, 1024)):
-            value = packing.get(name, high)
-            if type(value) is not int or not low <= value <= high:
-                raise BadModel(
-                    f"config.json: {key} gives {name} as {quote(value)}, which no packing has."
-                )
 
 
 STATED = {
