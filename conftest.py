@@ -17,7 +17,6 @@ import pytest
 from fixtures.models import roles
 from fixtures.models.inspection import INSPECTIONS, NAMED_MODELS, REFERENCE, VIEWS
 from fixtures.plugins.snapshots import PerSubject
-from llm_spec.ledger import results
 from llm_spec.ledger.evidence import Exhibits
 
 pytest_plugins = ["fixtures.plugins.model_options", "fixtures.plugins.missing_kernels"]
@@ -40,8 +39,12 @@ def pytest_addoption(parser):
 def pytest_report_header(config):
     given = config.stash[NAMED_MODELS] or roles.names("trained", remote=False)
     held_to = "".join(f"; reference: {name}" for name in config.stash[REFERENCE])
-    device, using = results.device_name(), blas_in_use(config)
-    return f"model: {', '.join(given)}{held_to}; device: {device}; BLAS: {using}"
+    from llm_spec.numerics import device  # here: MLX takes seconds, and a wrong option none
+
+    return (
+        f"model: {', '.join(given)}{held_to}; device: {device.kind_and_name()}; "
+        f"BLAS: {blas_in_use(config)}"
+    )
 
 
 def blas_in_use(config):
@@ -68,9 +71,7 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="session")
 def models(request):
     """Every subject by name, each loaded at most once a session."""
-    from fixtures.models.subjects import (
-        Subjects,  # here: MLX takes seconds, and a wrong option none
-    )
+    from fixtures.models.subjects import Subjects  # here, for the same reason
 
     stash = request.config.stash
     return Subjects({**stash[NAMED_MODELS], **stash[REFERENCE]}, stash[INSPECTIONS], stash[VIEWS])

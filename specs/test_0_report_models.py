@@ -11,6 +11,7 @@ from fixtures.doubles.report_sample import many_models, sample
 from fixtures.models import seeds
 from llm_spec.ledger import results, terminal
 from llm_spec.ledger.claims import Claim
+from llm_spec.numerics import device
 from llm_spec.report import entries
 from llm_spec.report.page import render_report
 from llm_spec.report.payload import FILE_LIMIT
@@ -40,7 +41,7 @@ def test_the_method_section_tells_all_that_a_figure_may_depend_on(exhibit):
     wanted = {
         "command": "pytest specs/ -n 2",
         "versions": results.version("mlx-lm"),
-        "device": results.device_name(),
+        "device": device.kind_and_name(),
         "BLAS": "some BLAS",
         "seeds": "seed of weights of tiny-llama",
         "tolerances": "the same sums in another order, 30 layers, float32",

@@ -11,6 +11,7 @@ import pytest
 
 from llm_spec.model.accounting import total_parameters
 from llm_spec.model.declare import declare, published
+from llm_spec.numerics.device import device_name
 from llm_spec.performance import bandwidth, chips, materialise, memory, roofline, speed
 
 # Tokens read and made. A CPU multiplies packed matrices slowly, and its memory tells as much.
@@ -95,7 +96,7 @@ def test_the_plans_models_decode_no_faster_than_their_bytes_are_read(shape, exhi
          ["at most, by the bandwidth measured", ceiling, "tok/s"],
          ["at most, by the bandwidth published", chip and chip.bandwidth / read,
           chip.name if chip else "unknown chip"], ["share reached", 100 * rate / ceiling, "%"]],
-        columns=[f"{shape.name} at 4 bits on {bandwidth.device_name()}", "", "unit"],
+        columns=[f"{shape.name} at 4 bits on {device_name()}", "", "unit"],
         title="decoding a model of this size",
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ import pytest
 from mlx_lm import benchmark
 
 from llm_spec.numerics import timing
+from llm_spec.numerics.device import device_name
 from llm_spec.performance import bandwidth, chips, roofline, speed
 
 # The package exports a function of the same name.
@@ -54,7 +55,7 @@ def record_roofline(exhibit, name, work, bandwidths, products, rate):
     )  # fmt: skip
     exhibit.add(
         "roofline",
-        f"{name} on {bandwidth.device_name()}",
+        f"{name} on {device_name()}",
         bandwidth=bandwidths.best,
         flops=products.best,
         published={"chip": chip.name, "bandwidth": chip.bandwidth} if chip else None,

@@ -20,6 +20,7 @@ from conftest import BLAS
 from fixtures.texts.passages import passages
 from llm_spec.model.accounting import total_bytes
 from llm_spec.numerics import timing
+from llm_spec.numerics.device import device_name
 from llm_spec.observe.trace import trace
 from llm_spec.performance import bandwidth, roofline, speed
 
@@ -43,8 +44,8 @@ def multiplying():
 def device_class():
     """What must be the same for two shares to be comparable."""
     if mx.default_device() == mx.cpu:
-        return f"{bandwidth.device_name()}, {os.cpu_count()} cores, {BLAS}"
-    return bandwidth.device_name()
+        return f"{device_name()}, {os.cpu_count()} cores, {BLAS}"
+    return device_name()
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def timed(benchmark):
 
         benchmark.pedantic(work, setup=before, rounds=rounds, warmup_rounds=1)
         benchmark.extra_info |= {
-            "device": bandwidth.device_name(),
+            "device": device_name(),
             "device_class": device_class(),
             "dtype": str(bandwidth.compute_dtype()).removeprefix("mlx.core."),
             "versions": {name: version(name) for name in ("mlx", "mlx-lm")},

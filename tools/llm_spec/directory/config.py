@@ -9,6 +9,7 @@ from typing import Any
 from llm_spec.directory import packing
 from llm_spec.directory.errors import BadModel, quote, read_json
 from llm_spec.directory.files import Files
+from llm_spec.model.config import text_config
 
 # What each size may be at most, by a word in its name: far above any published model, and low
 # enough that declaring one costs no more than seconds.
@@ -96,8 +97,7 @@ def _check_type(content: Mapping[str, Any]) -> None:
 
 
 def _sizes(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    inner = content.get("text_config")
-    for part in (content, inner if isinstance(inner, dict) else {}):
+    for part in (content, text_config(content)):
         yield from part.items()
 
 
@@ -132,8 +132,7 @@ STATED = {
 
 def stated(content: Mapping[str, Any]) -> dict[str, int]:
     """The sizes that a config states, by the names that the specs use."""
-    inner = content.get("text_config")
-    every = {**content, **(inner if isinstance(inner, dict) else {})}
+    every = {**content, **text_config(content)}
     found = {}
     for name, keys in STATED.items():
         value = next((every[key] for key in keys if every.get(key) is not None), None)

@@ -141,14 +141,14 @@ def environment(
     """Everything that a figure may depend on."""
     import mlx.core as mx  # here, because the BLAS must be chosen before MLX is imported
 
-    from llm_spec.numerics import tolerances
+    from llm_spec.numerics import device, tolerances
 
     return {
         "created": created,
         "command": command,
         "partial": partial,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
-        "device": device_name(),
+        "device": device.kind_and_name(),
         "dtype": "float32" if mx.default_device() == mx.cpu else "as stored",
         "blas": blas,
         "platform": platform.platform(),
@@ -156,15 +156,6 @@ def environment(
         "seeds": dict(seeds),
         "tolerances": tolerances.bounds(layers=DEPTH),
     }
-
-
-def device_name() -> str:
-    """The default device in words: `cpu` or `gpu (Apple M3 Pro)`."""
-    import mlx.core as mx
-
-    kind = "gpu" if mx.default_device() == mx.gpu else "cpu"
-    name = mx.device_info().get("device_name") if kind == "gpu" else platform.processor()
-    return f"{kind} ({name})" if name else kind
 
 
 def version(package: str) -> str | None:

@@ -19,6 +19,8 @@ from mlx import nn
 from mlx.utils import tree_map_with_path
 from mlx_lm import utils as mlx_lm_utils
 
+from llm_spec.model.config import text_config
+
 MODELS = Path(__file__).with_name("models.toml")
 
 # A configuration from the network may ask for anything; this bounds how long declaring it takes.
@@ -94,8 +96,7 @@ def _check(config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
     if not isinstance(kind, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", kind):
         raise BadConfig(f"The configuration's model_type is {kind!r}, which names no architecture.")
-    nested = config.get("text_config")
-    for level in (config, nested if isinstance(nested, dict) else {}):
+    for level in (config, text_config(config)):
         for key, value in level.items():
             if isinstance(value, int) and not -1 <= value < 2**31:
                 raise BadConfig(f"The configuration's {key} is {value}, which no model has.")

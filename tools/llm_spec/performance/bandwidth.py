@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from llm_spec.numerics.device import device_name
 from llm_spec.numerics.timing import Reference, Sample, sample
 
 # Twice the largest last-level cache in common use on any of the supported platforms.
@@ -36,12 +37,6 @@ def measure_device(seconds: float = 3.0) -> Device:
         matmul=matmul_rate(dtype, seconds=seconds / 2),
         dtype=str(dtype).removeprefix("mlx.core."),
     )
-
-
-def device_name() -> str:
-    """What MLX calls the default device, e.g. "Apple M3 Pro"."""
-    info = mx.device_info(mx.default_device())
-    return str(info.get("device_name") or info.get("architecture") or mx.default_device())
 
 
 def compute_dtype() -> mx.Dtype:

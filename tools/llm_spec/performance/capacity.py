@@ -10,6 +10,7 @@ from mlx import nn
 from mlx_lm.utils import load_model
 
 from llm_spec.model.accounting import bits_per_weight, total_bytes, total_parameters
+from llm_spec.model.config import text_config
 from llm_spec.model.declare import BadConfig, declare
 from llm_spec.model.dry_run import Step, dry_run
 from llm_spec.performance.memory import working_set
@@ -173,8 +174,7 @@ def _context_cost(model: nn.Module, context: int, fused: bool) -> ContextCost:
 
 def _context(config: Mapping[str, Any]) -> int:
     """The longest context that the model was made for, as far as its configuration says."""
-    nested = config.get("text_config")
-    for level in (config, nested if isinstance(nested, dict) else {}):
+    for level in (config, text_config(config)):
         said = level.get("max_position_embeddings")
         if isinstance(said, int) and said > 0:
             return min(said, LONGEST_CONTEXT)

@@ -15,6 +15,7 @@ from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacu
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
 from llm_spec.laws.model.storage import Silent
+from llm_spec.model.config import text_config
 from llm_spec.model.declare import random_state_kept
 from llm_spec.numerics import distances
 from llm_spec.observe.hooks import watched
@@ -26,11 +27,11 @@ DEPTHS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_transfo
 @law
 def a_spare_head_is_dropped(case: Case) -> Finding:
     """A model with tied embeddings loads a file that holds the head all the same."""
-    if not text_of(case.config).get("tie_word_embeddings"):
+    if not text_config(case.config).get("tie_word_embeddings"):
         return not_applicable("its head is not tied")
     names = [name for name, _ in tree_flatten(case.model.parameters())]
     untied = copy.deepcopy(case.config)
-    text_of(untied)["tie_word_embeddings"] = False
+    text_config(untied)["tie_word_embeddings"] = False
     more = sorted(_names(untied) - set(names))
     if len(more) != 1:
         return not_applicable("untied, it has no head of its own")
@@ -65,7 +66,8 @@ def the_configuration_declares_the_weights(case: Case) -> Finding:
 def layers_and_caches_are_counted(case: Case) -> Finding:
     """The model has the layers that its configuration counts; all that run without a cache run
     with one."""
-    stated = next((text_of(case.config)[n] for n in DEPTHS if n in text_of(case.config)), None)
+    settings = text_config(case.config)
+    stated = next((settings[name] for name in DEPTHS if name in settings), None)
     layers = len(layers_of(case.model))
     if stated is not None and layers != stated:
         return same("layers", layers, stated)
@@ -87,11 +89,6 @@ def _run(case: Case, cache: list[Any] | None) -> set[int]:
     with watched(case.model, None, Watch()):
         logits_of(case.model, case.token_ids[:2], cache)
     return run
-
-
-def text_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the language model, which wrappers keep one level down."""
-    return config.get("text_config", config)
 
 
 def _names(config: dict[str, Any]) -> set[str]:

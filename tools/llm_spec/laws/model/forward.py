@@ -13,6 +13,7 @@ from mlx_lm.generate import does_model_support_input_embeddings
 
 from llm_spec.laws.execution import batch_logits, logits_of
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
+from llm_spec.model.config import text_config
 from llm_spec.numerics import distances
 from llm_spec.observe.hooks import output_replaced
 
@@ -31,7 +32,7 @@ def finite_logits(case: Case) -> Finding:
         spread = logits[:, ~ruled_out].std(axis=0).max()
         if np.isfinite(spread) and spread < LEAST_SPREAD:
             return vacuous(f"logits differ between tokens by {spread:.2g}")
-    config = case.config.get("text_config", case.config)
+    config = text_config(case.config)
     wanted = (len(case.token_ids), config.get("vocab_size", logits.shape[-1]))
     if logits.shape != wanted:
         return same("shape of the logits", logits.shape, wanted)

@@ -14,9 +14,9 @@ import numpy as np
 
 from llm_spec.laws.execution import logits_of
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same
-from llm_spec.laws.model.configuration import text_of
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
+from llm_spec.model.config import text_config
 from llm_spec.numerics import distances
 
 NO_BASE = "its configuration has no one base of rotary embeddings"
@@ -54,19 +54,19 @@ def rope_parameters_are_read(case: Case) -> Finding:
 
 
 def _base(config: dict[str, Any]) -> float | None:
-    settings = text_of(config)
+    settings = text_config(config)
     base = (settings.get("rope_parameters") or {}).get("rope_theta", settings.get("rope_theta"))
     return base if isinstance(base, int | float) and base else None
 
 
 def _stands_in_parameters(config: dict[str, Any]) -> bool:
-    return "rope_theta" in (text_of(config).get("rope_parameters") or {})
+    return "rope_theta" in (text_config(config).get("rope_parameters") or {})
 
 
 def _with_base(case: Case, base: float, nested: bool) -> np.ndarray:
     """(tokens, vocabulary): logits with another base, in rope_parameters or beside it."""
     config = copy.deepcopy(case.config)
-    text = text_of(config)
+    text = text_config(config)
     text.pop("rope_theta", None)
     stated = text.get("rope_parameters") or text.get("rope_scaling") or {}
     if nested:

@@ -1,0 +1,16 @@
+"""What a configuration says of the language model that it describes."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+Config = TypeVar("Config", bound=Mapping[str, Any])
+
+
+def text_config(config: Config) -> Config:
+    """The settings of the language model: its own `text_config`, or `config` where it has none.
+
+    Models that read pictures too keep them one level down. What stands there and is no object is
+    not taken for settings.
+    """
+    inner = config.get("text_config")
+    return cast(Config, inner) if isinstance(inner, Mapping) else config
