@@ -15,7 +15,16 @@ from mlx_lm.utils import load_tokenizer
 from fixtures.doubles import damaged
 from fixtures.synthetic.small_directory import write_small_model
 from llm_spec import directory as directories
-from llm_spec.directory import BadModel, config, files, inspect_directory, probe, trial_load
+from llm_spec.directory import (
+    BadModel,
+    child,
+    config,
+    files,
+    inspect_directory,
+    probe,
+    trial_load,
+)
+from llm_spec.directory.child import Child, Stopped
 from specs.test_0_mistakes import is_one_sentence
 
 ROOM = 10**12  # bytes of memory that a directory may fill here, whatever this machine has
@@ -71,7 +80,7 @@ def test_a_directory_that_cannot_be_a_model_is_refused_before_it_is_tried(
     exhibit, tmp_path, monkeypatch
 ):
     """Each damage, and what is said; nothing is built, so nothing can cost much."""
-    monkeypatch.setattr(directories, "probe", lambda *_: {})
+    monkeypatch.setattr(directories, "run_probe", lambda *_, **options: {})
     said = {
         case: refusal(inspect_directory, directory, view_of(directory), free=ROOM)
         for case, directory in copies(tmp_path, damaged.STATED)
@@ -156,7 +165,7 @@ CLASSES = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Model
 @pytest.mark.claim(id="0.23", falsifier=grant_every_wish)
 def test_no_code_of_a_model_is_executed(exhibit, tmp_path, monkeypatch):
     """Asked for in every way that mlx-lm and transformers know; a file tells if it was run."""
-    monkeypatch.setattr(directories, "probe", lambda *_: {})
+    monkeypatch.setattr(directories, "run_probe", lambda *_, **options: {})
     cases = {
         case: damage for case, damage in damaged.STATED.items()
         if case == "model_file" or "auto_map" in case
@@ -202,7 +211,7 @@ CHANGES = {
 @pytest.mark.claim(id="0.24", falsifier=see_nothing)
 def test_a_directory_that_changes_while_it_is_checked_is_noticed(exhibit, tmp_path, monkeypatch):
     """The file is named; the tokenizer still loads, for it was copied."""
-    monkeypatch.setattr(directories, "probe", lambda *_: {})
+    monkeypatch.setattr(directories, "run_probe", lambda *_, **options: {})
     rows = []
     for case, directory in copies(tmp_path, dict.fromkeys(CHANGES, lambda directory: None)):
         inspected = inspect_directory(directory, view_of(directory), free=ROOM)
@@ -221,7 +230,16 @@ def test_a_directory_that_changes_while_it_is_checked_is_noticed(exhibit, tmp_pa
 
 
 def take_a_crash_for_an_end(monkeypatch):
-    monkeypatch.setattr(probe, "_ended", lambda code, stage: None)
+    def say_so(child, seconds):
+        try:
+            return receive(child, seconds)
+        except Stopped as end:
+            if "signal" in str(end):
+                return {"done": True}
+            raise
+
+    receive = Child.receive
+    monkeypatch.setattr(Child, "receive", say_so)
 
 
 CRASH = """
@@ -240,7 +258,7 @@ def test_what_never_ends_or_takes_everything_or_crashes_is_stopped(exhibit, tmp_
     """In a process of its own, whose time and memory are watched."""
     brief = replace(probe.STAGES["chat template"], seconds=3)
     monkeypatch.setitem(probe.STAGES, "chat template", brief)
-    monkeypatch.setattr(probe, "MEMORY", 1_200_000_000)
+    monkeypatch.setattr(child, "MEMORY", 1_200_000_000)
     templates = {
         case: damaged.setting("tokenizer_config.json", chat_template=template)
         for case, template in (
@@ -250,12 +268,12 @@ def test_what_never_ends_or_takes_everything_or_crashes_is_stopped(exhibit, tmp_
     }
     said = {}
     for case, directory in copies(tmp_path, templates):
-        problems = probe.probe(directory)
+        problems = probe.run_probe(directory)
         said[case] = problems.get("chat template", str(problems))
     (tmp_path / "sitecustomize.py").write_text(CRASH)
     with monkeypatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
-        said["crash"] = refusal(probe.probe, tmp_path / "whole")
+        said["crash"] = refusal(probe.run_probe, tmp_path / "whole")
     exhibit.table(list(map(list, said.items())), columns=["case", "said"], title="stopped")
     wrong = {case: text for case, text in said.items() if "was stopped" not in str(text)}
 

@@ -12,7 +12,7 @@ import pytest
 
 from fixtures import planted
 from fixtures.models.known_faults import known_faults
-from fixtures.models.law_verdict import hold_to_law, record_finding
+from fixtures.models.law_verdict import hold_to_law, record_finding, text_finding
 from llm_spec import laws
 from llm_spec.ledger.claims import read_ledger
 from llm_spec.model.accounting import total_parameters
@@ -151,7 +151,7 @@ def test_mlx_lm_keeps_the_law(law, exhibit):
 
 @pytest.mark.parametrize("law", claimed(laws.TEXT_LAWS, planted_in_a_tokenizer))
 def test_a_tokenizer_keeps_the_law(directory, law, exhibit):
-    finding = law(directory.tokenizer)
+    finding = text_finding(directory, law)
     says = record_finding(finding, exhibit)
 
     assert finding.holds, says

@@ -7,6 +7,7 @@ llm-spec fit --memory 24GB --bandwidth 120GB/s --model path/to/model --bits 4,6
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     # Imported here: the other subcommands should not wait for MLX.
     from rich.console import Console
 
+    from llm_spec.directory import BadModel
     from llm_spec.model.declare import BadConfig
     from llm_spec.performance.chips import UnknownChip
 
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
         machine = _machine(args)
         found = _variants(args.model, widths, machine.fused)
-    except (BadAmount, UnknownChip, BadConfig) as error:
+    except (BadAmount, UnknownChip, BadConfig, BadModel) as error:
         print(error, file=sys.stderr)
         return 2
     console = Console()
@@ -109,16 +111,33 @@ def _bandwidth_here() -> tuple[float, str]:
 
 def _variants(directories: list[Path], widths: list[int], fused: bool) -> "list[Variant]":
     from llm_spec.model.declare import published
-    from llm_spec.performance.capacity import read_config, stored, variants
+    from llm_spec.performance.capacity import variants
 
     packed = [None if width == 16 else width for width in widths]
     found = []
     for directory in directories:
-        found += stored(directory, fused)
-        found += variants(directory.name, read_config(directory), packed, fused)
+        found += _given(directory, packed, fused)
     for model in published().values():
         found += variants(model.name, model.config, packed, fused)
     return found
+
+
+def _given(directory: Path, widths: list[int | None], fused: bool) -> "list[Variant]":
+    """A model directory as stored, if it holds weights, and at each width. Raises `BadModel`."""
+    from llm_spec.directory import BadModel, inspect_config, inspect_directory
+    from llm_spec.performance.capacity import stored, variants
+
+    name, as_stored = directory.resolve().name, []
+    try:
+        config = inspect_config(directory)
+        if any(directory.glob("model*.safetensors")):
+            with tempfile.TemporaryDirectory() as views:
+                (view := Path(views, name)).mkdir()
+                inspect_directory(directory, view, free=sys.maxsize, tokenizer=False)
+                as_stored = stored(view, fused)
+    except BadModel as error:
+        raise BadModel(f"{directory}: {error}") from error
+    return [*as_stored, *variants(name, config, widths, fused)]
 
 
 def _table(machine: "Machine", found: "list[Variant]", contexts: list[int]) -> "Table":

@@ -18,9 +18,9 @@ from typing import Any
 from llm_spec.directory import config as config_file
 from llm_spec.directory import files, weights
 from llm_spec.directory.errors import BadModel
-from llm_spec.directory.probe import probe
+from llm_spec.directory.probe import TEXT_STAGES, run_probe
 
-__all__ = ["BadModel", "ModelDirectory", "changed_since", "inspect_directory"]
+__all__ = ["BadModel", "ModelDirectory", "changed_since", "inspect_config", "inspect_directory"]
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
@@ -57,6 +57,7 @@ def inspect_directory(
     *,
     free: int | None = None,
     unpacked: bool = True,
+    tokenizer: bool = True,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> ModelDirectory:
     """Check the model directory `source` and make a view of it in the empty directory `into`.
@@ -64,6 +65,7 @@ def inspect_directory(
     Args:
         free: bytes of memory that the model may take; what is available now if None.
         unpacked: whether it will be computed with in float32, as on a CPU.
+        tokenizer: whether tokenizer and chat template are tried.
         on_stage: told, in a few words, what is being looked at.
 
     Nothing in `source` is executed, and the time is bounded. Raises `BadModel`, one sentence that
@@ -74,10 +76,16 @@ def inspect_directory(
     config = config_file.read(found)
     weights.check(found, config, free=free, unpacked=unpacked)
     files.view(found, into)
-    problems = probe(into, on_stage)
+    problems = run_probe(into, on_stage, skip=() if tokenizer else TEXT_STAGES)
     if "chat template" in problems:
         _leave_out_the_template(into)
     return ModelDirectory(found.root, into, found.seen(), problems)
+
+
+def inspect_config(source: Path) -> dict[str, Any]:
+    """What config.json of a directory says, with or without weights beside it. Raises
+    `BadModel`."""
+    return config_file.read(files.find(source))
 
 
 def changed_since(directory: ModelDirectory) -> str | None:

@@ -1,22 +1,11 @@
 """Try a model directory in a process that can be ended when it runs too long or too wide."""
 
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from llm_spec.directory.errors import BadModel, megabytes
-
-ROOT = Path(__file__).parents[2]
-MEMORY = 4_000_000_000  # bytes of the process; an honest 8B takes 0.6 GB, for no weight is read
+from llm_spec.directory.child import Child, Stopped
+from llm_spec.directory.errors import BadModel
 
 
 @dataclass(frozen=True)
@@ -36,19 +25,22 @@ STAGES = {
     "vocabulary": Stage("the vocabulary of tokenizer.json", "vocabulary", 10),
     "chat template": Stage("the chat template of tokenizer_config.json", "chat template", 10),
 }
+TEXT_STAGES = ("tokenizer", "vocabulary", "chat template")
 
 
-def probe(
+def run_probe(
     view: Path,
     on_stage: Callable[[str], None] = lambda stage: None,
+    skip: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Declare the model, load the tokenizer and fill in the chat template of `view`.
+    """Declare the model, load the tokenizer and fill in the chat template of `view`, or go through
+    all `STAGES` but those in `skip`.
 
     Returns sentences on what is wrong with the tokenizer, the vocabulary or the template. Raises
     `BadModel` where the model itself cannot be had.
     """
     problems: dict[str, str] = {}
-    skip: list[str] = []
+    skip = list(skip)
     while True:
         stage, failure = _run(view, skip, problems, on_stage)
         if failure is None:
@@ -66,68 +58,20 @@ def _run(
 ) -> tuple[str, str | None]:
     """The stage that stopped the process and why; no reason if it came to its end."""
     stage = "importing"
-    last = time.monotonic()
-    with _process(view, skip) as (process, messages):
+    child = Child("llm_spec.directory.trial_load", str(view), *skip)
+    try:
         while True:
-            for message in messages():
-                if "stage" in message:
-                    stage, last = message["stage"], time.monotonic()
-                    on_stage(STAGES[stage].title)
-                elif message.get("fatal"):
-                    return stage, message["problem"]
-                elif "problem" in message:
-                    problems[message["about"]] = message["problem"]
-                elif message.get("done"):
-                    return stage, None
-            if process.poll() is not None:
-                return stage, _ended(process.returncode, stage)
-            if time.monotonic() - last > STAGES[stage].seconds:
-                return stage, _says(stage, f"did not end within {STAGES[stage].seconds:.0f} s")
-            if _memory(process) > MEMORY:
-                return stage, _says(stage, f"took more than {megabytes(MEMORY)} of memory")
-            time.sleep(0.02)
-
-
-def _says(stage: str, what: str) -> str:
-    return f"Trying {STAGES[stage].title} {what}, and was stopped."
-
-
-def _ended(code: int, stage: str) -> str:
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return _says(stage, f"ended the process with {how}")
-
-
-def _memory(process: "subprocess.Popen[bytes]") -> int:
-    try:
-        return psutil.Process(process.pid).memory_info().rss
-    except psutil.Error:
-        return 0
-
-
-@contextmanager
-def _process(
-    view: Path, skip: list[str]
-) -> "Iterator[tuple[subprocess.Popen[bytes], Callable[[], Iterator[dict[str, Any]]]]]":
-    command = [sys.executable, "-m", "llm_spec.directory.trial_load", str(view), *skip]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert process.stdout is not None  # as asked for above
-    os.set_blocking(process.stdout.fileno(), False)
-    pending = b""
-
-    def messages() -> Iterator[dict[str, Any]]:
-        nonlocal pending
-        pending += process.stdout.read() or b""  # type: ignore[union-attr]
-        *lines, pending = pending.split(b"\n")
-        yield from map(json.loads, lines)
-
-    try:
-        yield process, messages
+            message = child.receive(STAGES[stage].seconds)
+            if "stage" in message:
+                stage = message["stage"]
+                on_stage(STAGES[stage].title)
+            elif message.get("fatal"):
+                return stage, message["problem"]
+            elif "problem" in message:
+                problems[message["about"]] = message["problem"]
+            elif message.get("done"):
+                return stage, None
+    except Stopped as end:
+        return stage, f"Trying {STAGES[stage].title} {end}, and was stopped."
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stdout.close()
+        child.close()

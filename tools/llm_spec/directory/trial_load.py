@@ -1,11 +1,10 @@
-"""The process in which a model directory is tried. Run by `probing`, never imported.
+"""The process in which a model directory is tried. Run by `probe`, never imported.
 
 Speaks JSON, a message a line: what it is about to do, what is wrong, and when it has done all. So
 that nothing else gets among them, what libraries print goes to standard error.
 """
 
-import json
-import os
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from llm_spec.directory.child import channel, tell
 from llm_spec.directory.errors import BadModel, quote, reason
 
 CONVERSATION = [
@@ -30,20 +30,20 @@ TEXT = "The capital of France is Paris. 3.14 × 2 = 6.28 … šípková růže �
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json", "vocab.txt")
 
 
-def main(view: Path, skip: list[str], tell: Callable[[dict[str, Any]], None]) -> None:
+def main(view: Path, skip: list[str], say: Callable[[dict[str, Any]], None]) -> None:
     """Go through the stages but those in `skip`, and tell of each.
 
     Messages: {"stage"}, {"about", "problem"}, and at the end {"done"}, or {"fatal", "problem"}
     where the model cannot be had.
     """
-    tell({"stage": "importing"})
+    say({"stage": "importing"})
     import mlx_lm.utils  # noqa: F401  here, for it takes seconds that the first stage grants
 
-    tell({"stage": "model"})
+    say({"stage": "model"})
     try:
         model, config = declare(view)
     except BadModel as problem:
-        tell({"fatal": True, "problem": str(problem)})
+        say({"fatal": True, "problem": str(problem)})
         return
     loaded: dict[str, Any] = {}
 
@@ -58,12 +58,12 @@ def main(view: Path, skip: list[str], tell: Callable[[dict[str, Any]], None]) ->
     for stage, attempt in stages.items():
         if stage in skip or (stage != "tokenizer" and not loaded):
             continue
-        tell({"stage": stage})
+        say({"stage": stage})
         try:
             attempt()
         except BadModel as problem:
-            tell({"about": stage, "problem": str(problem)})
-    tell({"done": True})
+            say({"about": stage, "problem": str(problem)})
+    say({"done": True})
 
 
 def declare(view: Path) -> tuple[Any, dict[str, Any]]:
@@ -204,6 +204,4 @@ def template_file(view: Path) -> str:
 
 
 if __name__ == "__main__":
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    main(Path(sys.argv[1]), sys.argv[2:], lambda m: print(json.dumps(m), file=channel, flush=True))
+    main(Path(sys.argv[1]), sys.argv[2:], functools.partial(tell, channel()))

@@ -22,9 +22,10 @@ from llm_spec.laws.model import (
     storage,
     tracing,
 )
-from llm_spec.laws.tokenizer import text
+from llm_spec.laws.tokenizer import chat, text
 
 __all__ = [
+    "CHAT_LAWS",
     "LAWS",
     "OBJECT_LAWS",
     "TEXT_LAWS",
@@ -117,5 +118,8 @@ OBJECT_LAWS: tuple[ObjectLaw, ...] = (
 )
 """Laws of mlx-lm's own objects: they take nothing, and hold for every model at once."""
 
-TEXT_LAWS: tuple[TextLaw, ...] = text.TEXT_LAWS
-"""Laws of a tokenizer: they take mlx-lm's wrapper of one."""
+CHAT_LAWS: tuple[TextLaw, ...] = chat.CHAT_LAWS
+"""Laws of a chat template: they take mlx-lm's wrapper of a tokenizer."""
+
+TEXT_LAWS: tuple[TextLaw, ...] = (*text.TEXT_LAWS, *CHAT_LAWS)
+"""Laws of a tokenizer and its chat template: they take mlx-lm's wrapper of one."""

@@ -1,6 +1,5 @@
 """Which models, bit widths and contexts a machine has room for, and how fast it can run them."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from llm_spec.model.dry_run import Step, dry_run
 from llm_spec.performance.memory import working_set
 from llm_spec.performance.roofline import decode_read
 
-LONGEST_CONFIG = 10_000_000  # bytes; a configuration is a few thousand
 LONGEST_CONTEXT = 1 << 20
 DEFAULT_CONTEXT = 32_768
 
@@ -134,24 +132,6 @@ def stored(directory: Path, fused: bool) -> list[Variant]:
         raise BadConfig(f"{directory.name} cannot be loaded: {error}") from error
     width = f"{bits_per_weight(model):.2g} stored"
     return [_variant(directory.name, width, model, _context_cost(model, _context(config), fused))]
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """The configuration of a model directory. Raises BadConfig with one sentence."""
-    path = directory / "config.json"
-    try:
-        with open(path, "rb") as file:
-            text = file.read(LONGEST_CONFIG + 1)
-        config = json.loads(text)
-    except OSError as error:
-        raise BadConfig(
-            f"{directory} has no config.json that can be read: {error.strerror}."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise BadConfig(f"{directory}/config.json is not JSON: {error}.") from error
-    if len(text) > LONGEST_CONFIG or not isinstance(config, dict):
-        raise BadConfig(f"{directory}/config.json is not a model's configuration.")
-    return config
 
 
 def _variant(name: str, width: str, model: nn.Module, course: ContextCost) -> Variant:

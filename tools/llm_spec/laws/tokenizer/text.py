@@ -1,4 +1,4 @@
-"""Laws of text: what a tokenizer, its streaming detokenizer and its chat template make of it.
+"""Laws of text: what a tokenizer and its streaming detokenizer make of it.
 
 `TEXT_LAWS` take any tokenizer of mlx-lm (a `TokenizerWrapper`). The laws without arguments hold
 mlx-lm's three detokenizers to vocabularies of bytes made here, whose tokens cut every character of
@@ -14,7 +14,7 @@ from mlx_lm import tokenizer_utils
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llm_spec.laws.finding import Finding, law, not_applicable, same
+from llm_spec.laws.finding import Finding, law, same
 
 TEXTS = (
     "Hello, world! It's 3 o'clock.",
@@ -26,7 +26,6 @@ TEXTS = (
     "def f(x):\n    return x ** 2  # ½",
     "a",
 )
-ASKS, ANSWERS, ASKS_AGAIN = "Zebra one?", "Yak two.", "Xerus three?"
 
 
 @law
@@ -86,72 +85,6 @@ def ends_have_ids(tokenizer: Any) -> Finding:
         return same("ids that end a text", "none", "at least one")
     known = set(tokenizer.get_vocab().values())
     return same("ids that end a text and are no token", [e for e in ends if e not in known], [])
-
-
-@law
-def a_chat_keeps_what_was_said(tokenizer: Any) -> Finding:
-    """A conversation's text holds every message once and in order, and tells who said which."""
-    if not tokenizer.has_chat_template:
-        return not_applicable("it has no chat template")
-    text = _chat(tokenizer, ("user", ASKS), ("assistant", ANSWERS), ("user", ASKS_AGAIN))
-    said = [ASKS, ANSWERS, ASKS_AGAIN]
-    counts = [text.count(message) for message in said]
-    if counts != [1, 1, 1]:
-        return same("times that each message comes", counts, [1, 1, 1])
-    places = [text.index(message) for message in said]
-    if places != sorted(places):
-        return same("places of the messages", places, sorted(places))
-    # Both follow a message, so that only the roles can make them differ.
-    reply = text[places[0] + len(ASKS) : places[1]]
-    question = text[places[1] + len(ANSWERS) : places[2]]
-    if reply == question:
-        return same("what stands before a reply", repr(reply), "other than before a question")
-    return same("roles that can be told apart", 2, 2)
-
-
-@law
-def a_reply_ends(tokenizer: Any) -> Finding:
-    """In a conversation's text a finished reply is followed by a token that ends generation."""
-    if not tokenizer.has_chat_template:
-        return not_applicable("it has no chat template")
-    text = _chat(tokenizer, ("user", ASKS), ("assistant", ANSWERS))
-    after = text[text.index(ANSWERS) + len(ANSWERS) :]
-    ends = [tokenizer.decode([id_]) for id_ in sorted(tokenizer.eos_token_ids)]
-    if any(end and end in after for end in ends):
-        return same("an end after a reply", "there", "there")
-    return same("what follows a reply", repr(after), f"with one of {ends}")
-
-
-@law
-def a_prompt_invites_a_reply(tokenizer: Any) -> Finding:
-    """What a generation prompt puts after a question is what stands there before a reply.
-
-    Templates may open or close a thought on one side, so one may be the beginning of the other;
-    some have no header before a reply, and then no generation prompt.
-    """
-    if not tokenizer.has_chat_template:
-        return not_applicable("it has no chat template")
-    whole = _chat(tokenizer, ("user", ASKS), ("assistant", ANSWERS))
-    header = whole[whole.index(ASKS) + len(ASKS) : whole.index(ANSWERS)].strip()
-    plain, prompt = (
-        text[text.index(ASKS) + len(ASKS) :].strip()
-        for text in (
-            _chat(tokenizer, ("user", ASKS), add_generation_prompt=add) for add in (False, True)
-        )
-    )
-    fits = header.startswith(prompt) or prompt.startswith(header)
-    if fits and (prompt != plain or header == plain):
-        return same("what invites a reply", repr(prompt), repr(prompt))
-    return same("what invites a reply", repr(prompt), repr(header))
-
-
-def _chat(tokenizer: Any, *turns: tuple[str, str], add_generation_prompt: bool = False) -> str:
-    messages = [{"role": role, "content": content} for role, content in turns]
-    return str(
-        tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    )
 
 
 def byte_level() -> PreTrainedTokenizerFast:
@@ -215,7 +148,4 @@ TEXT_LAWS = (
     streaming_is_decoding,
     streams_are_apart,
     ends_have_ids,
-    a_chat_keeps_what_was_said,
-    a_reply_ends,
-    a_prompt_invites_a_reply,
 )

@@ -1,0 +1,165 @@
+"""Experiment 9: what people really bring, and what is said of it.
+
+Directories are made by changing a whole one of 0.6 MB, as in test_0_model_directory.py.
+"""
+
+import contextlib
+import io
+
+import pytest
+
+from fixtures.doubles import damaged
+from fixtures.models import law_verdict, subjects
+from fixtures.models.subjects import Subject
+from fixtures.provision.catalogue import Entry
+from llm_spec import directory as directories
+from llm_spec.cli import command_line, fit
+from llm_spec.directory import ModelDirectory, trial_load
+from llm_spec.directory.chat_template import BoundedTemplate
+from llm_spec.laws import CHAT_LAWS, TEXT_LAWS
+from llm_spec.laws.tokenizer import chat
+from specs.test_0_mistakes import is_one_sentence
+from specs.test_0_model_directory import copies
+
+
+def somebodys(directory):
+    """The subject that --model makes of a directory, with what the inspector says of its text."""
+    messages = []
+    trial_load.main(directory, [], messages.append)
+    problems = {each["about"]: each["problem"] for each in messages if "about" in each}
+    entry = Entry(name=directory.name, about="-", licence="-", directory=str(directory))
+    return Subject(entry, ModelDirectory(directory, directory, {}, problems))
+
+
+UNUSABLE = {
+    "a template that does not compile": (
+        damaged.setting("tokenizer_config.json", chat_template="{% for"), CHAT_LAWS
+    ),
+    "a tokenizer that cannot be loaded": (damaged.holding("tokenizer.json", b"{"), TEXT_LAWS),
+}  # fmt: skip
+
+
+def hold_what_is_left_to_the_laws(monkeypatch):
+    """A template that is left out is none, and a tokenizer that is broken is that of another."""
+
+    def without_a_template(subject, law):
+        directory = subject.path.parent / "whole"
+        damaged.setting("tokenizer_config.json", chat_template=...)(directory)
+        return law(somebodys(directory).tokenizer)
+
+    monkeypatch.setattr(law_verdict, "text_finding", without_a_template)
+
+
+@pytest.mark.claim(id="9.120", falsifier=hold_what_is_left_to_the_laws)
+def test_a_law_of_text_is_broken_where_there_is_no_text_to_hold_to_it(exhibit, tmp_path):
+    """Each law that needs what is broken, and the reason that it gives."""
+    said = {}
+    for case, directory in copies(tmp_path, {case: how for case, (how, _) in UNUSABLE.items()}):
+        subject = somebodys(directory)
+        said |= {
+            (case, law.__name__): law_verdict.text_finding(subject, law)
+            for law in UNUSABLE[case][1]
+        }
+    exhibit.table(
+        [[case, law, finding.says] for (case, law), finding in said.items()],
+        columns=["directory", "law", "said"],
+        title="laws of text without a text",
+    )
+    kept = [f"{law} of {case}" for (case, law), found in said.items() if found.holds is not False]
+    reasons = [found.says for found in said.values() if "json" not in found.says]
+
+    says = exhibit.measured("laws kept or not judged", kept, should_be=[])
+
+    assert not kept, says
+    assert not reasons, f"laws that name no file = {reasons}, but should be none"
+
+
+# Ends after 60 million rounds: seconds later than the limit.
+LONG = "{% for a in range(9999) %}{% for b in range(6000) %}{% endfor %}{% endfor %}"
+FOR_A_REPLY = "{% if messages|length == 2 and messages[0].content == '" + chat.ASKS + "' %}"
+BRIEF = 2.0  # s
+
+
+def fill_in_templates_here(monkeypatch):
+    class Here:
+        """Fills a template in as mlx-lm would, in this process."""
+
+        def __init__(self, view):
+            self.tokenizer = subjects.mlx_lm_utils.load_tokenizer(view)
+
+        def __call__(self, messages, **options):
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+    monkeypatch.setattr(subjects, "BoundedTemplate", Here)
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="9.121", falsifier=fill_in_templates_here)
+def test_a_template_that_fails_for_one_conversation_is_stopped_and_told(
+    exhibit, tmp_path, monkeypatch
+):
+    """One loops and one commands the terminal, for the conversation of a law: nobody tried it."""
+    monkeypatch.setattr(BoundedTemplate.__init__, "__defaults__", (BRIEF,))
+    templates = {
+        "loops": FOR_A_REPLY + LONG + "{% endif %}",
+        "commands": FOR_A_REPLY + "{{ raise_exception('\x1b[2J\x1b]0;x\x07 no') }}{% endif %}",
+    }
+    whole = "{{ messages[0].content }}"
+    said = {}
+    changes = {
+        case: damaged.setting("tokenizer_config.json", chat_template=template + whole)
+        for case, template in templates.items()
+    }
+    for case, directory in copies(tmp_path, changes):
+        said[case] = law_verdict.text_finding(somebodys(directory), chat.a_reply_ends).says
+    exhibit.table(list(said.items()), columns=["template", "said"], title="a_reply_ends")
+    wrong = {
+        case: text for case, text in said.items()
+        if "chat template cannot be filled in" not in text or not text.isprintable()
+    }  # fmt: skip
+
+    says = exhibit.measured("failures badly told", wrong, should_be={})
+
+    assert not wrong, says
+    assert "did not end within 2 s" in said["loops"], f"{said}, but should tell the time"
+
+
+BROKEN = {
+    "a module packed at 0 bits": damaged.STATED["a module packed at 0 bits"],
+    "10^9 layers": damaged.STATED["10^9 layers"],
+    "config nested 100,000 deep": damaged.STATED["config nested 100,000 deep"],
+    "config is a pipe": damaged.STATED["config is a pipe"],
+    "weights cut off": damaged.STATED["weights cut off"],
+    "model_file": damaged.STATED["model_file"],
+    "a tensor of another shape": damaged.DECLARED["a tensor of another shape"],
+    "an unknown kind of RoPE": damaged.DECLARED["an unknown kind of RoPE"],
+}
+
+
+def read_it_without_the_inspector(monkeypatch):
+    monkeypatch.setattr(directories, "inspect_config", lambda directory: {}["model_type"])
+
+
+@pytest.mark.claim(id="9.122", falsifier=read_it_without_the_inspector)
+def test_fit_refuses_a_directory_that_cannot_be_checked(exhibit, tmp_path):
+    """`llm-spec fit --model DIR`: what the inspector says, and exit code 2."""
+    answers = []
+    for case, directory in copies(tmp_path, BROKEN):
+        arguments = ["fit", "--memory", "36GB", "--bandwidth", "150GB/s", "--bits", "4"]
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            try:
+                code = command_line.main([*arguments, "--model", str(directory)])
+            except Exception as error:
+                code = type(error).__name__
+        answers.append([case, code, said.getvalue().strip()])
+    exhibit.table(answers, columns=["directory", "exit code", "said"], title="llm-spec fit")
+    wrong = [
+        case for case, code, text in answers
+        if code != 2 or not is_one_sentence(text) or not text.isprintable()
+    ]  # fmt: skip
+
+    says = exhibit.measured("directories answered otherwise", wrong, should_be=[])
+
+    assert not wrong, says
+    whole = fit._given(tmp_path / "whole", [4], fused=True)
+    assert len(whole) == 2, f"{whole}, but should be a whole directory as stored and at 4 bits"

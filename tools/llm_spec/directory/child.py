@@ -1,0 +1,112 @@
+"""A process that can be ended when it runs too long or too wide: for what only running can tell."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from llm_spec.directory.errors import megabytes
+
+ROOT = Path(__file__).parents[2]
+MEMORY = 4_000_000_000  # bytes of the process; an honest 8B takes 0.6 GB, for no weight is read
+
+
+class Stopped(Exception):
+    """The process was ended, or ended by itself. The text says what it did: a part of a sentence.
+
+    "did not end within 10 s", "took more than 4 GB of memory", "ended with exit code 1"
+    """
+
+
+class Child:
+    """A module of this package, run in a process that speaks JSON: a message a line, both ways.
+
+    What its libraries print is thrown away. It is ended with the object, or with this process.
+    """
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.close = weakref.finalize(self, _end, self._process)
+        os.set_blocking(_pipe(self._process.stdout).fileno(), False)
+        self._pending = b""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Give the process a message. Raises `Stopped` where it has ended."""
+        pipe = _pipe(self._process.stdin)
+        try:
+            pipe.write(json.dumps(message).encode() + b"\n")
+            pipe.flush()
+        except BrokenPipeError:
+            raise Stopped(_ended(self._process.wait())) from None
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        """The next message of the process, within `seconds`. Raises `Stopped`, and ends it."""
+        start = time.monotonic()
+        while True:
+            # Its end is looked at first: what it said before it ended can then still be read.
+            code = self._process.poll()
+            self._pending += _pipe(self._process.stdout).read() or b""
+            line, found, rest = self._pending.partition(b"\n")
+            if found:
+                self._pending = rest
+                message: dict[str, Any] = json.loads(line)
+                return message
+            if code is not None:
+                raise Stopped(_ended(code))
+            if time.monotonic() - start > seconds:
+                self.close()
+                raise Stopped(f"did not end within {seconds:.0f} s")
+            if _memory(self._process) > MEMORY:
+                self.close()
+                raise Stopped(f"took more than {megabytes(MEMORY)} of memory")
+            time.sleep(0.005)
+
+
+def channel() -> IO[str]:
+    """For the process itself: where its messages go; what is printed goes to standard error."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out
+
+
+def tell(out: IO[str], message: Mapping[str, Any]) -> None:
+    """For the process itself: give a message."""
+    print(json.dumps(message), file=out, flush=True)
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None  # as asked for
+    return pipe
+
+
+def _ended(code: int) -> str:
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"ended the process with {how}"
+
+
+def _memory(process: "subprocess.Popen[bytes]") -> int:
+    try:
+        return int(psutil.Process(process.pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(BrokenPipeError):  # what it was told last and never read
+            _pipe(pipe).close()

@@ -1,0 +1,128 @@
+"""Laws of chats: what a chat template makes of a conversation, as text and as token ids.
+
+They take any tokenizer of mlx-lm (a `TokenizerWrapper`) and hold of those with a chat template.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+from llm_spec.laws.finding import Finding, law, not_applicable, same
+
+ASKS, ANSWERS, ASKS_AGAIN = "Zebra one?", "Yak two.", "Xerus three?"
+TURNS = ("user", ASKS), ("assistant", ANSWERS), ("user", ASKS_AGAIN)
+# As templates spell what is not said by anybody: <|im_start|>, <｜User｜>, <start_of_turn>, [INST].
+MARKER = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|</?[A-Za-z_]{1,40}>|\[/?[A-Z_]{2,40}\]")
+THOUGHT = ("<think>", "</think>")
+
+
+def of_a_chat(check: Callable[[Any], Finding]) -> Callable[[Any], Finding]:
+    """A law that does not apply where there is no chat template."""
+
+    @law
+    @functools.wraps(check)
+    def checked(tokenizer: Any) -> Finding:
+        if not tokenizer.has_chat_template:
+            return not_applicable("it has no chat template")
+        return check(tokenizer)
+
+    return checked
+
+
+@of_a_chat
+def a_chat_keeps_what_was_said(tokenizer: Any) -> Finding:
+    """A conversation's text holds every message once and in order, and tells who said which."""
+    text = chat(tokenizer, *TURNS)
+    said = [message for _, message in TURNS]
+    counts = [text.count(message) for message in said]
+    if counts != [1, 1, 1]:
+        return same("times that each message comes", counts, [1, 1, 1])
+    places = [text.index(message) for message in said]
+    if places != sorted(places):
+        return same("places of the messages", places, sorted(places))
+    # Both follow a message, so that only the roles can make them differ.
+    reply, question = between(text, ASKS, ANSWERS), between(text, ANSWERS, ASKS_AGAIN)
+    if reply == question:
+        return same("what stands before a reply", repr(reply), "other than before a question")
+    return same("roles that can be told apart", 2, 2)
+
+
+@of_a_chat
+def a_reply_ends(tokenizer: Any) -> Finding:
+    """In a conversation's token ids a finished reply is followed by one that ends generation.
+
+    Where a template closes no turn, that is the token which opens the next one.
+    """
+    finished, continued = chat(tokenizer, *TURNS[:2]), chat(tokenizer, *TURNS)
+    if lacking := missing(finished, TURNS[:2]) or missing(continued, TURNS):
+        return lacking
+    after = between(finished, ANSWERS), between(continued, ANSWERS, ASKS_AGAIN)
+    ids = [tokenizer.encode(text, add_special_tokens=False) for text in after]
+    ends = set(tokenizer.eos_token_ids)
+    if any(ends & set(each) for each in ids):
+        return same("an end after a reply", "there", "there")
+    tokens = [tokenizer.decode([id_]) for id_ in ids[0] or ids[1]]
+    should_be = f"tokens with one of {[tokenizer.decode([end]) for end in sorted(ends)]}"
+    return same("what follows a reply", tokens, should_be)
+
+
+@of_a_chat
+def a_prompt_invites_a_reply(tokenizer: Any) -> Finding:
+    """What a generation prompt puts after a question is what stands there before a reply.
+
+    Templates may open or close a thought on one side, so that is left out, and one may be the
+    beginning of the other; some have no header before a reply, and then no generation prompt.
+    """
+    whole, plain, prompted = (
+        chat(tokenizer, *TURNS[:2]),
+        chat(tokenizer, *TURNS[:1]),
+        chat(tokenizer, *TURNS[:1], add_generation_prompt=True),
+    )
+    lacking = missing(whole, TURNS[:2]), missing(plain, TURNS[:1]), missing(prompted, TURNS[:1])
+    if any(lacking):
+        return next(filter(None, lacking))
+    thought = {*THOUGHT, tokenizer.think_start or "", tokenizer.think_end or ""} - {""}
+    header, plain, prompt = (
+        _without(text, thought)
+        for text in (between(whole, ASKS, ANSWERS), between(plain, ASKS), between(prompted, ASKS))
+    )
+    fits = header.startswith(prompt) or prompt.startswith(header)
+    if fits and (prompt != plain or header == plain):
+        return same("what invites a reply", repr(prompt), repr(prompt))
+    return same("what invites a reply", repr(prompt), repr(header))
+
+
+def _without(text: str, markers: set[str]) -> str:
+    for marker in markers:
+        text = text.replace(marker, "")
+    return text.strip()
+
+
+def chat(
+    tokenizer: Any, *turns: tuple[str, str], add_generation_prompt: bool = False, **options: Any
+) -> str:
+    """The text of (role, content) turns."""
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return str(
+        tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **options
+        )
+    )
+
+
+def missing(text: str, turns: tuple[tuple[str, str], ...]) -> Finding | None:
+    """A finding where the text of a conversation lacks one of its messages."""
+    lacking = [message for _, message in turns if message not in text]
+    return same("messages that the chat template leaves out", lacking, []) if lacking else None
+
+
+def between(text: str, before: str, after: str | None = None) -> str:
+    """What stands behind a message, up to another or the end."""
+    rest = text[text.index(before) + len(before) :]
+    return rest if after is None else rest.partition(after)[0]
+
+
+CHAT_LAWS = (a_chat_keeps_what_was_said, a_reply_ends, a_prompt_invites_a_reply)
