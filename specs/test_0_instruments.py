@@ -4,118 +4,116 @@ Every claim names a falsifier: a fault that is planted while its spec runs once 
 stays green under its own fault proves nothing, and turns the run red.
 """
 
-import inspect
-from functools import partial
-from importlib import import_module
-from pathlib import Path
+import math
 
 import pytest
 
 from llm_spec.ledger import claims, results
-from llm_spec.ledger.evidence import Exhibits
-from specs.conftest import REASONS
-
-
-def claimed_specs():
-    """Every spec that carries a claim and its falsifier, as parameters called by the claim's id."""
-    for path in sorted(Path(__file__).parent.glob("test_*.py")):
-        module = import_module(f"specs.{path.stem}")
-        whole = getattr(module, "pytestmark", None)
-        for name, function in vars(module).items():
-            for spec, marks in variants(function) if name.startswith("test_") else ():
-                marks |= {whole.name: whole} if whole else {}
-                # What an expected failure keeps red already says nothing by staying red.
-                if "claim" in marks and "xfail" not in marks:
-                    claim = marks["claim"].kwargs
-                    tiers = [marks[tier] for tier in REASONS if tier in marks]
-                    yield pytest.param(spec, claim["falsifier"], id=claim["id"], marks=tiers)
-
-
-def variants(spec):
-    """The spec and its marks; where it is held to many laws, once for each of them."""
-    marks = {mark.name: mark for mark in getattr(spec, "pytestmark", ())}
-    if "parametrize" not in marks:
-        yield spec, marks
-        return
-    for each in marks["parametrize"].args[1]:
-        (law,) = each.values
-        held = partial(spec, law=law)
-        held.__name__ = f"{spec.__name__}_{law.__name__}"
-        yield held, marks | {mark.name: mark for mark in each.marks}
-
-
-def call(function, given, **recorders):
-    """Call `function` with the fixtures that it names."""
-    available = {**given, **recorders}
-    names = inspect.signature(function).parameters.keys() & available.keys()
-    return function(**{name: available[name] for name in names})
-
-
-class Remembered:
-    """Stands in for syrupy's snapshot: learns from the healthy run, compares in the faulty one."""
-
-    def __init__(self):
-        self.facts, self.learning = [], True
-
-    def __eq__(self, other):
-        if self.learning:
-            self.facts.append(other)
-            return True
-        return other == self.facts.pop(0)
-
-    __hash__ = None
-
-
-def refutation(spec, falsifier, given):
-    """What the spec says once its fault is planted, or None if it stays green."""
-    said = {"exhibit": Exhibits(lambda name, value: None, "planted fault", pytest.skip)}
-    if "snapshot" in inspect.signature(spec).parameters:
-        said["snapshot"] = Remembered()
-        call(spec, given, **said)
-        said["snapshot"].learning = False
-    changed = call(falsifier, given) or {}
-    try:
-        call(spec, {**given, **changed}, **said)
-    except AssertionError as failure:
-        return str(failure)
-    return None
+from specs import falsification
+from specs.falsification import Claimed
 
 
 def pytest_generate_tests(metafunc):
-    if "falsifier" in metafunc.fixturenames:
-        metafunc.parametrize(("spec", "falsifier"), list(claimed_specs()))
+    if "claimed" in metafunc.fixturenames:
+        metafunc.parametrize("claimed", list(falsification.claimed_specs()))
 
 
-def needs(*functions):
-    """The fixtures that the functions name, except what records their evidence."""
-    signatures = [inspect.signature(function).parameters.values() for function in functions]
-    names = {each.name for given in signatures for each in given if each.default is each.empty}
-    return names - {"exhibit", "snapshot", "spec", "falsifier", "request"}
+def add_one_and_one(exhibit):
+    """Stands for any spec: a control, a value that is measured, and what it is held to."""
+    found, expected = math.fsum([1, 1]), math.prod([1, 2])
+    exhibit.table([[found, expected]], columns=["found", "expected"], title="one and one")
+
+    says = exhibit.measured("one and one", found, should_be=expected)
+
+    assert math.isfinite(found), "the sum should be finite"
+    assert found == expected, says
+
+
+def add_wrongly(monkeypatch):
+    monkeypatch.setattr(math, "fsum", lambda numbers: 3.0)
 
 
 def plant_nothing():
-    return {"spec": an_honest_spec, "falsifier": lambda: None}
-
-
-def an_honest_spec(exhibit):
-    says = exhibit.measured("one and one", 1 + 1, should_be=2)
-    assert 1 + 1 == 2, says
+    return {"claimed": Claimed(add_one_and_one, lambda: None)}
 
 
 @pytest.mark.claim(id="0.1", falsifier=plant_nothing)
-def test_every_planted_fault_turns_its_claim_red(spec, falsifier, request, exhibit):
-    """The failure message of each spec under its own fault; an empty one would be a blind spec."""
-    given = {name: request.getfixturevalue(name) for name in needs(spec, falsifier)}
-    said = refutation(
-        spec, falsifier, {**given, "request": request, "spec": None, "falsifier": None}
+def test_every_planted_fault_turns_its_claim_red(claimed, request, exhibit):
+    """What each spec measures without its fault, and its failure message under the fault."""
+    names = falsification.fixtures_of(claimed)
+    given = {name: request.getfixturevalue(name) for name in names}
+    an_honest_spec = Claimed(add_one_and_one, add_wrongly)
+    why, healthy, faulty = falsification.trial(
+        claimed, {**given, "request": request, "claimed": an_honest_spec}
     )
-    exhibit.text(said or "nothing: it stayed green", title=f"{spec.__name__} under its fault")
-    red = said is not None and "but should be" in said
-    exhibit.fault(spec, red)
+    name = claimed.spec.__name__
+    rows = [["without its fault", "; ".join(healthy.measured) or healthy.said]]
+    rows += [["under its fault", faulty.said or "nothing"], ["why that proves nothing", why or "–"]]
+    exhibit.table(rows, columns=["", "said"], title=name)
+    exhibit.fault(claimed.spec, why is None)
+    if healthy.ended == "skipped" and faulty == healthy and "inconclusive" not in healthy.said:
+        pytest.skip(f"its claim is not checked here, with or without its fault: {healthy.said}")
 
-    says = exhibit.measured(f"what {spec.__name__} says under its fault", said, "… but should be …")
+    says = exhibit.measured(
+        f"what {name} says under its fault", why or faulty.said, "the refutation of its own claim"
+    )
 
-    assert red, says
+    assert why is None, says
+
+
+def skip_the_spec(monkeypatch):
+    monkeypatch.setattr(math, "fsum", lambda numbers: pytest.skip("no sums today"))
+
+
+def break_the_spec(monkeypatch):
+    monkeypatch.setattr(math, "fsum", lambda: 3.0)
+
+
+def expect_something_else(monkeypatch):
+    monkeypatch.setattr(math, "prod", lambda numbers: 3)
+
+
+def break_the_control(monkeypatch):
+    monkeypatch.setattr(math, "isfinite", lambda number: False)
+
+
+def break_itself(monkeypatch):
+    monkeypatch.setattr(math, "no_such_function", lambda numbers: 3.0)
+
+
+PROVE_NOTHING = {
+    "a fault that changes nothing": Claimed(add_one_and_one, lambda: None),
+    "a fault that skips its spec": Claimed(add_one_and_one, skip_the_spec),
+    "a fault that skips": Claimed(add_one_and_one, lambda: pytest.skip("no faults today")),
+    "a fault by which the spec raises": Claimed(add_one_and_one, break_the_spec),
+    "a fault that raises": Claimed(add_one_and_one, break_itself),
+    "a fault that fails a control": Claimed(add_one_and_one, break_the_control),
+    "a fault in what is expected": Claimed(add_one_and_one, expect_something_else),
+    "a spec that is red anyway": Claimed(add_one_and_one, add_wrongly, expect_something_else),
+    "an expected failure without a repair": Claimed(add_one_and_one, add_wrongly, fails=True),
+    "an expected failure that nothing mends": Claimed(add_one_and_one, None, lambda: None, True),
+}
+
+
+def object_to_nothing(monkeypatch):
+    monkeypatch.setattr(falsification, "objection", lambda healthy, faulty, moved: None)
+
+
+@pytest.mark.claim(id="0.85", falsifier=object_to_nothing)
+def test_a_fault_that_proves_nothing_is_refused(exhibit):
+    """Each way to fail to prove a claim, and what is said of it."""
+    why = {name: falsification.trial(each, {})[0] for name, each in PROVE_NOTHING.items()}
+    exhibit.table(
+        [[name, text or "believed"] for name, text in why.items()],
+        columns=["fault", "why it proves nothing"], title="faults under one and one",
+    )  # fmt: skip
+    believed = [name for name, text in why.items() if text is None]
+
+    says = exhibit.measured("faults that are believed", believed, should_be=[])
+
+    proven = falsification.trial(Claimed(add_one_and_one, add_wrongly), {})[0]
+    assert proven is None, f"an honest fault is refused: {proven}"
+    assert not believed, says
 
 
 ENTRY = """[[claim]]
