@@ -1,0 +1,156 @@
+"""Experiment 0: what is known to be broken excuses that breakage, and no other."""
+
+import mlx.core as mx
+import pytest
+from mlx_lm import utils
+
+from fixtures.models.known_faults import Expected, known_faults
+from fixtures.models.law_verdict import hold_to_law
+from fixtures.models.subjects import Subject
+from fixtures.planted import MLX_LM
+from fixtures.provision.catalogue import Entry
+from fixtures.synthetic.architectures import shipped
+from fixtures.synthetic.small_directory import write_architecture
+from llm_spec.laws import LAWS, OBJECT_LAWS
+from llm_spec.ledger.evidence import Exhibits
+
+LAW_OF = {law.__name__: law for law in LAWS}
+
+
+def verdict(subject, law):
+    """What becomes of a subject that is held to a law."""
+    silent = Exhibits(lambda name, value: None, subject.name, pytest.skip)
+    try:
+        hold_to_law(subject, LAW_OF[law], silent)
+    except pytest.xfail.Exception:
+        return "known"
+    except pytest.skip.Exception:
+        return "not run"
+    except AssertionError:
+        return "refuted"
+    return "verified"
+
+
+def refuse(patch, model):
+    def refusing(*_, **__):
+        raise OSError("no room")
+
+    for way in ("__init__", "__call__"):
+        patch.setattr(type(model), way, refusing)
+
+
+def refuse_to_quantise(patch, model):
+    def refusing(*_, **__):
+        raise OSError("no room")
+
+    patch.setattr(utils, "quantize_model", refusing)
+
+
+def magnify_with_a_cache(patch, model):
+    run = type(model).__call__
+
+    def magnified(self, inputs, cache=None, **options):
+        return run(self, inputs, cache=cache, **options) * (1 if cache is None else 10)
+
+    patch.setattr(type(model), "__call__", magnified)
+
+
+def add_an_idle_weight(patch, model):
+    patch.setitem(model, "spare", mx.ones(3))
+
+
+def as_is(patch, model):
+    pass
+
+
+# A tiny architecture, the law that it is known to break, and what becomes of it.
+BREAKAGES = [
+    (Entry("a number", "", "", architecture="plamo3"), "cached_is_uncached", as_is, "known"),
+    (Entry("a larger number", "", "", architecture="plamo3"), "cached_is_uncached",
+     magnify_with_a_cache, "refuted"),
+    (Entry("an exception", "", "", architecture="plamo3"), "cached_is_uncached",
+     refuse, "refuted"),
+    (Entry("a refusal", "", "", architecture="afm7"), "quantised_is_the_same_rounded",
+     as_is, "known"),
+    (Entry("another refusal", "", "", architecture="afm7"), "quantised_is_the_same_rounded",
+     refuse_to_quantise, "refuted"),
+    (Entry("a weight", "", "", retied="helium"), "every_weight_matters", as_is, "known"),
+    (Entry("one weight more", "", "", retied="helium"), "every_weight_matters",
+     add_an_idle_weight, "refuted"),
+]  # fmt: skip
+
+
+def excuse_everything(monkeypatch):
+    monkeypatch.setattr(Expected, "explains", lambda self, finding: True)
+
+
+@pytest.mark.claim(id="0.75", falsifier=excuse_everything)
+def test_a_known_fault_excuses_no_larger_and_no_other_breakage(exhibit):
+    """Tiny models that are known to break a law: as they are, and broken further."""
+    rows, wrong = [], []
+    for entry, law, plant, wanted in BREAKAGES:
+        subject = Subject(entry)
+        with pytest.MonkeyPatch.context() as patch:
+            plant(patch, subject.case.model)
+            found = verdict(subject, law)
+        known = subject.known_fault(law)
+        rows.append([subject.architecture, law, str(known.laws[law]), entry.name, found])
+        wrong += [] if found == wanted else [f"{entry.name}: {found}"]
+    exhibit.table(
+        rows, columns=["architecture", "law", "known", "what it shows", "verdict"],
+        title="what an entry excuses",
+    )  # fmt: skip
+    names = {*shipped(), MLX_LM}, {law.__name__ for law in (*LAWS, *OBJECT_LAWS)} | {"build"}
+    strays = {n for f in known_faults() for n in set(f.architectures) - names[0]}
+    strays |= {law for f in known_faults() for law in set(f.laws) - names[1]}
+
+    says = exhibit.measured("verdicts other than they should be", wrong, should_be=[])
+
+    assert not strays, f"names in known_faults.toml that are none = {strays}, but should be none"
+    assert not wrong, says
+
+
+TIED = {"tie_word_embeddings": True}
+NO_WINDOW = {"sliding_window": None, "layer_types": None}
+# Module and settings of a tiny directory, a law, and what becomes of it.
+DIRECTORIES = [
+    ("phi3", TIED, "a_spare_head_is_dropped", "known"),
+    ("olmo3", TIED, "a_spare_head_is_dropped", "known"),
+    ("mamba2", TIED, "a_spare_head_is_dropped", "known"),
+    ("qwen3_5", TIED, "a_spare_head_is_dropped", "known"),
+    ("seed_oss", TIED, "quantised_is_the_same_rounded", "known"),
+    ("seed_oss", {}, "quantised_is_the_same_rounded", "verified"),
+    ("mamba", {"model_type": "falcon_mamba"}, "batch_rows_are_alone", "known"),
+    ("llama", {"model_type": "mistral"}, "speculation_is_greedy", "known"),
+    ("llama", {"model_type": "mistral", **NO_WINDOW}, "speculation_is_greedy", "verified"),
+]
+
+
+def go_by_the_name(monkeypatch):
+    monkeypatch.setattr(Subject, "architecture", property(lambda s: s.config["model_type"]))
+
+
+@pytest.mark.claim(id="0.76", falsifier=go_by_the_name)
+def test_a_known_fault_is_recognised_in_a_directory(exhibit, tmp_path):
+    """Tiny model directories: the type that their config names, and what becomes of them as they
+    are, and broken otherwise."""
+    rows, wrong = [], []
+    for place, (module, settings, law, wanted) in enumerate(DIRECTORIES):
+        path = write_architecture(tmp_path / str(place), module, **settings)
+        subject = Subject(Entry(path.name, "", "", directory=str(path))).replacing(path=path)
+        found = [verdict(subject, law)]
+        with pytest.MonkeyPatch.context() as patch:
+            refuse(patch, subject.case.model)
+            found.append(verdict(subject, law))
+        called = subject.config["model_type"]
+        rows.append([called, str(settings), law, str(subject.known_fault(law)), *found])
+        if found != [wanted, "refuted"]:
+            wrong.append(f"{called}: {' and '.join(found)}")
+    exhibit.table(
+        rows, columns=["model_type", "settings", "law", "known", "as it is", "broken otherwise"],
+        title="known faults of directories",
+    )  # fmt: skip
+
+    says = exhibit.measured("directories judged otherwise", wrong, should_be=[])
+
+    assert not wrong, says
