@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.models.draws import DRAWN_FROM, FALSE_ALARM, SEED, draw, logprobs_of, survivors
+from fixtures.models.draws import DRAWN_FROM, FALSE_ALARM, SEED, draw, logprobs_of
+from fixtures.models.law_verdict import record_finding
+from llm_spec.laws.library import samplers
 from llm_spec.model.declare import random_state_kept
 from llm_spec.numerics import sampling
 
@@ -18,18 +20,24 @@ def keep_one_fewer(monkeypatch):
 @pytest.mark.claim(id="6.13", falsifier=keep_one_fewer)
 def test_top_k_keeps_k_tokens_and_none_is_less_likely_than_one_it_drops(subject, exhibit):
     """Among equally likely tokens it takes any, but never more than k."""
-    rows = []
-    for name, logprobs in distributions(subject):
-        probabilities = sampling.softmax(logprobs)
-        for k in (1, 2, 10, probabilities.size // 2, probabilities.size - 1):
-            kept = survivors(logprobs, top_k=k)
-            rows.append([name, k, int(kept.sum()), sampling.is_top_k(kept, probabilities, k)])
-    exhibit.table(rows, columns=["distribution", "k", "kept", "as defined"], title="top-k")
-    wrong = [row[:3] for row in rows if not row[3]]
+    named = dict(distributions(subject))
+    batches = [(lp[None], sampling.softmax(lp)[None]) for lp in named.values()]
+    size = batches[0][0].size
+    exhibit.bars(
+        {f"{name}, k = {k}": kept(logprobs, top_k=k).sum()
+         for name, logprobs in named.items() for k in (1, 10, size // 2)},
+        title="what top-k keeps", axis="tokens",
+    )  # fmt: skip
+    finding = samplers.keeps_the_likeliest(batches, (1, 2, 10, size // 2, size - 1))
 
-    says = exhibit.measured("sets that are not the k likeliest", wrong, should_be=[])
+    says = record_finding(finding, exhibit)
 
-    assert not wrong, says
+    assert finding.holds, says
+
+
+def kept(logprobs, **settings):
+    """(tokens,) booleans: which tokens a sampler's filters leave of one distribution."""
+    return samplers.survivors(logprobs[None], **settings)[0]
 
 
 def distributions(subject):
@@ -50,12 +58,12 @@ def test_top_p_keeps_the_fewest_likeliest_tokens_that_reach_p(subject, exhibit):
         probabilities = sampling.softmax(logprobs)
         slack = probabilities.size * np.finfo(np.float32).eps / 2  # half a unit an addition
         for p in (0.1, 0.5, 0.9, 0.99):
-            kept = survivors(logprobs, top_p=p)
+            left = kept(logprobs, top_p=p)
             least = sampling.top_p(probabilities, p - slack)
             most = sampling.top_p(probabilities, p + slack)
-            defined = bool((least <= kept).all() and (kept <= most).all())
+            defined = bool((least <= left).all() and (left <= most).all())
             exactly = int(sampling.top_p(probabilities, p).sum())
-            rows.append([name, p, int(kept.sum()), exactly, probabilities[kept].sum(), defined])
+            rows.append([name, p, int(left.sum()), exactly, probabilities[left].sum(), defined])
     exhibit.table(
         rows, columns=["distribution", "p", "kept", "in float64", "their share", "as defined"],
         title="top-p",
@@ -80,11 +88,11 @@ def test_min_p_keeps_the_tokens_at_least_p_times_as_likely_as_the_likeliest(subj
         probabilities = sampling.softmax(logprobs)
         slack = 4 * np.finfo(np.float32).eps * np.abs(np.array(logprobs)).max()
         for p in (0.01, 0.05, 0.2, 0.5):
-            kept = survivors(logprobs, min_p=p)
+            left = kept(logprobs, min_p=p)
             least = sampling.min_p(probabilities, p * (1 + slack))
             most = sampling.min_p(probabilities, p * (1 - slack))
-            defined = bool((least <= kept).all() and (kept <= most).all())
-            rows.append([name, p, int(kept.sum()), int(least.sum()), defined])
+            defined = bool((least <= left).all() and (left <= most).all())
+            rows.append([name, p, int(left.sum()), int(least.sum()), defined])
     exhibit.table(
         rows, columns=["distribution", "p", "kept", "in float64", "as defined"], title="min-p"
     )
@@ -113,9 +121,9 @@ def test_temperature_never_changes_which_tokens_can_be_drawn(subject, exhibit):
     expected = sampling.top_p(probabilities, 0.4) & (probabilities >= np.sort(probabilities)[-30])
     rows = []
     for temperature in (0.3, 1.0, 3.0):
-        kept = survivors(logprobs, temp=temperature, **settings)
+        left = kept(logprobs, temp=temperature, **settings)
         drawn = np.unique(draw(logprobs, temp=temperature, **settings))
-        rows.append([temperature, int(kept.sum()), drawn.size, bool((kept == expected).all())])
+        rows.append([temperature, int(left.sum()), drawn.size, bool((left == expected).all())])
     exhibit.table(
         rows, columns=["temperature", "kept", "drawn at least once", "as at temperature 1"],
         title="top-p 0.4, then top-k 30",
@@ -147,9 +155,9 @@ def test_xtc_excludes_the_top_choices_but_the_least_likely_of_them(subject, exhi
     rows = []
     for special in ([], [int(order[1])]):
         settings = {"xtc_threshold": threshold, "xtc_special_tokens": special}
-        kept = survivors(logprobs, xtc_probability=1.0, **settings)
-        expected = sampling.xtc(probabilities, threshold) | np.isin(np.arange(kept.size), special)
-        rows.append([len(special), int((~kept).sum()), bool((kept == expected).all())])
+        left = kept(logprobs, xtc_probability=1.0, **settings)
+        expected = sampling.xtc(probabilities, threshold) | np.isin(np.arange(left.size), special)
+        rows.append([len(special), int((~left).sum()), bool((left == expected).all())])
     exhibit.table(
         rows, columns=["special tokens among them", "excluded", "as defined"],
         title=f"five tokens above a threshold of {threshold:.3g}",
@@ -161,7 +169,7 @@ def test_xtc_excludes_the_top_choices_but_the_least_likely_of_them(subject, exhi
     settings = {"xtc_threshold": threshold, "xtc_probability": 0.3}
     with random_state_kept():
         mx.random.seed(SEED)
-        excluded = sum(not survivors(logprobs, **settings).all() for _ in range(100))
+        excluded = sum(not kept(logprobs, **settings).all() for _ in range(100))
     value = sampling.chi_square(np.array([excluded, 100 - excluded]), np.array([0.3, 0.7]))
     says = exhibit.measured(
         "draws of 100 with exclusion at 0.3: p-value", f"{excluded}: {value:.3g}",

@@ -3,12 +3,12 @@
 import importlib
 from collections import Counter
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.models.draws import next_logits
+from fixtures.models.draws import histories, next_logits
+from llm_spec.laws.library.samplers import processed
 from llm_spec.numerics import sampling
 
 # The package exports a function of the same name, which hides the module from `import … as`.
@@ -21,14 +21,6 @@ def logits_after(subject):
     """(vocabulary,) float32, shifted so that half are negative: softmax does not mind a shift."""
     logits = next_logits(subject)
     return logits - np.median(logits)
-
-
-def processed(logits, history=HISTORY, **settings):
-    """(vocabulary,) logits behind mlx-lm's processors. They write into what they are given."""
-    logits = mx.array(logits[None])
-    for processor in sample_utils.make_logits_processors(**settings):
-        logits = processor(mx.array(history), logits)
-    return np.array(logits[0])
 
 
 def far_apart(values, expected):
@@ -50,7 +42,7 @@ def test_a_repetition_penalty_pushes_each_recent_token_down_once(subject, exhibi
     wrong = []
     for size in (len(HISTORY), 3, 20):
         expected = sampling.repetition_penalty(logits, HISTORY[-size:], 1.5)
-        after = processed(logits, repetition_penalty=1.5, repetition_context_size=size)
+        after = processed(logits, HISTORY, repetition_penalty=1.5, repetition_context_size=size)
         wrong += far_apart(after, expected).tolist()
     seen = Counter(HISTORY)
     exhibit.table(
@@ -75,8 +67,8 @@ def test_a_presence_penalty_counts_once_and_a_frequency_penalty_every_time(subje
     """Both are subtracted from the logits of tokens that occur among the last twenty."""
     logits = logits_after(subject)
     times = np.bincount(HISTORY, minlength=logits.size)
-    presence = processed(logits, presence_penalty=0.5)
-    frequency = processed(logits, frequency_penalty=0.5)
+    presence = processed(logits, HISTORY, presence_penalty=0.5)
+    frequency = processed(logits, HISTORY, frequency_penalty=0.5)
     exhibit.table(
         [[t, times[t], logits[t] - presence[t], logits[t] - frequency[t]] for t in set(HISTORY)],
         columns=["token id", "times seen", "presence penalty", "frequency penalty"],
@@ -111,7 +103,7 @@ def test_a_logit_bias_is_added_to_its_tokens_and_to_no_other(subject, exhibit):
     logits = logits_after(subject)
     best = int(logits.argmax())
     bias = {best: -100.0, 5: 100.0, 42: 0.25}
-    after = processed(logits, logit_bias=bias)
+    after = processed(logits, HISTORY, logit_bias=bias)
     expected = logits.copy()
     expected[list(bias)] += np.array(list(bias.values()), dtype=np.float32)
     exhibit.table(
@@ -138,25 +130,14 @@ def forget_the_prompt(monkeypatch):
     monkeypatch.setattr(cli, "generate_step", forgetful)
 
 
-def histories(generate, *models, made=3, penalty=None, **settings):
-    """What processors are shown at each step of greedy generation, and the tokens made."""
-    shown = []
-
-    def look(history, logits):
-        shown.append(history.tolist())
-        return logits
-
-    processors = [look, *sample_utils.make_logits_processors(repetition_penalty=penalty)]
-    settings |= {"max_tokens": made, "logits_processors": processors}
-    return shown, [step[0] for step in generate(mx.array(HISTORY), *models, **settings)]
-
-
 @pytest.mark.claim(id="6.23", falsifier=forget_the_prompt)
 def test_penalties_see_the_whole_prompt_and_all_that_was_generated(subject, exhibit):
     """However the prompt is cut for reading; how far they look back is theirs to decide."""
     rows = []
     for size in (2048, 3):
-        shown, made = histories(cli.generate_step, subject.model, made=2, prefill_step_size=size)
+        shown, made = histories(
+            HISTORY, cli.generate_step, subject.model, made=2, prefill_step_size=size
+        )
         whole = [HISTORY + made[:i] for i in range(len(made))]
         rows.append([size, len(shown[0]), shown[: len(made)] == whole])
     exhibit.table(
@@ -168,31 +149,3 @@ def test_penalties_see_the_whole_prompt_and_all_that_was_generated(subject, exhi
     says = exhibit.measured("histories complete", complete, should_be=[True, True])
 
     assert complete == [True, True], says
-
-
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError,
-    reason="mlx-lm 0.32.2 keeps the prompt from logits processors when a draft model is used",
-)  # fmt: skip
-@pytest.mark.claim(id="6.24", falsifier=forget_the_prompt)
-def test_penalties_see_the_whole_prompt_with_a_draft_model_too(subject, exhibit):
-    """The model drafts for itself; a repetition penalty then leads to another text."""
-    rows = []
-    for name, generate, models in (
-        ("without a draft model", cli.generate_step, [subject.model]),
-        ("with one", cli.speculative_generate_step, [subject.model, subject.model]),
-    ):
-        shown, free = histories(generate, *models)
-        _, penalised = histories(generate, *models, penalty=1.5)
-        rows.append([name, shown[0], free, penalised])
-    exhibit.table(
-        [[name, *map(str, lists)] for name, *lists in rows],
-        columns=["generation", "shown at the first step", "ids made", "ids made, penalty 1.5"],
-        title=f"prompt {HISTORY}",
-    )  # fmt: skip
-    (_, _, plain, _), (_, shown, drafted, _) = rows
-
-    says = exhibit.measured("history with a draft model", shown, should_be=HISTORY)
-
-    assert plain == drafted, "even without a penalty, drafting changes the text"
-    assert shown == HISTORY, says

@@ -8,7 +8,7 @@ with mlx-lm.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -48,12 +48,15 @@ def uncompiled() -> Iterator[None]:
         mx.enable_compile()
 
 
-def survivors(logprobs: np.ndarray, temp: float = 0.7, **settings: Any) -> np.ndarray:
-    """(rows, vocabulary) booleans: what the filters hand on to the draw."""
+def survivors(logprobs: np.ndarray | mx.array, temp: float = 0.7, **settings: Any) -> np.ndarray:
+    """Which tokens the filters of a sampler with these settings hand on to the draw.
+
+    `logprobs` are (rows, vocabulary) of any floating type; the result is booleans of that shape.
+    """
     handed_on: list[np.ndarray] = []
 
     def look(filtered: mx.array, temp: float) -> mx.array:
-        handed_on.append(np.isfinite(np.array(filtered)))
+        handed_on.append(np.isfinite(np.array(filtered.astype(mx.float32))))
         return mx.argmax(filtered, axis=-1)
 
     with mock.patch.object(sample_utils, "categorical_sampling", look), uncompiled():
@@ -85,10 +88,20 @@ def _wrong(settings: dict[str, Any], least_and_most: Between) -> list[str]:
 @law
 def top_k_keeps_k() -> Finding:
     """Top-k keeps k tokens, and none is less likely than one that it drops."""
+    return keeps_the_likeliest(distributions(), (1, 2, 10, SIZE - 1))
+
+
+def keeps_the_likeliest(
+    distributions: Iterable[tuple[np.ndarray, np.ndarray]], sizes: Iterable[int]
+) -> Finding:
+    """Whether top-k keeps k tokens and none that is less likely than one it drops, at each size k.
+
+    `distributions` are (rows, vocabulary) log-probabilities in float32 with the same in float64.
+    """
     wrong = [
         f"{row.sum()} tokens with k = {k}"
-        for k in (1, 2, 10, SIZE - 1)
-        for logprobs, probabilities in distributions()
+        for logprobs, probabilities in distributions
+        for k in sizes
         for row, probability in zip(survivors(logprobs, top_k=k), probabilities, strict=True)
         if not sampling.is_top_k(row, probability, k)
     ]
