@@ -96,6 +96,29 @@ def output_replaced(module: nn.Module, replace: Callable[[Any], Any]) -> Iterato
 
 
 @contextmanager
+def outputs_replaced(model: nn.Module, replace: Callable[[Any], Any]) -> Iterator[None]:
+    """Let every module of `model` return `replace(output)` while the context is open: the calls of
+    all its classes, and of embeddings that are used as the head."""
+
+    def replaced(original: Function) -> Function:
+        @functools.wraps(original)
+        def replacement(*args: Any, **kwargs: Any) -> Any:
+            return replace(original(*args, **kwargs))
+
+        return replacement
+
+    classes = {type(module) for module in model.modules()}
+    plan = [
+        (owner, name, replaced(getattr(owner, name)))
+        for owner in classes
+        for name in ("__call__", "as_linear")
+        if hasattr(owner, name)
+    ]
+    with _patched(plan):
+        yield
+
+
+@contextmanager
 def _patched(plan: list[tuple[Any, str, Function]]) -> Iterator[None]:
     with ExitStack() as patches:
         for owner, name, replacement in plan:

@@ -24,7 +24,7 @@ from llm_spec.laws.execution import (
     log_softmax,
     logits_of,
 )
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within_rounding
 from llm_spec.numerics import distances
 
 NO_BATCHES = "its caches cannot be merged into a batch"
@@ -48,8 +48,8 @@ def batch_rows_are_alone(case: Case) -> Finding:
         return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (29, 8, 17))
     rows = generate_batch(case.model, prompts, [6] * 3)
-    worst = max(_missed(case, prompts, rows))
-    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+    worst = distances.worst(_missed(case, prompts, rows))
+    return within_rounding("distance of a row in a batch from the row alone", worst, case)
 
 
 @law
@@ -61,7 +61,7 @@ def a_long_batch_is_alone(case: Case) -> Finding:
     prompts = prompts_of(case, (253, 20))
     rows = generate_batch(case.model, prompts, [5] * 2, prefill_step_size=100)
     worst = max(_missed(case, prompts, rows))
-    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+    return within_rounding("distance of a row in a batch from the row alone", worst, case)
 
 
 @law
@@ -107,8 +107,8 @@ def batches_change_while_they_run(case: Case) -> Finding:
         expected = log_softmax(alone[len(prompt) - 1 : len(seen) - 1])
         missed = distance_from_greedy(tokens, logprobs, expected)
         goes_on = distances.distance(logits_of(case.model, more, cache), alone[len(seen) :])
-        worst = max(worst, missed, goes_on)
-    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+        worst = distances.worst((worst, missed, goes_on))
+    return within_rounding("distance of a row in a batch from the row alone", worst, case)
 
 
 @law
@@ -126,10 +126,10 @@ def histories_merge(case: Case) -> Finding:
         axis=1,
     )  # (rows, steps, vocabulary)
     alone = [case.logits, logits_of(case.model, prompts[1] + more[1])]
-    worst = max(
+    worst = distances.worst(
         distances.distance(row, wanted[-steps:]) for row, wanted in zip(got, alone, strict=True)
     )
-    return within("distance of a merged row from the row alone", worst, case.reordered)
+    return within_rounding("distance of a merged row from the row alone", worst, case)
 
 
 def _missed(

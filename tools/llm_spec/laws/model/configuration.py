@@ -11,7 +11,16 @@ from mlx_lm.models import cache as caching
 from mlx_lm.utils import _get_classes
 
 from llm_spec.laws.execution import logits_of
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
+from llm_spec.laws.finding import (
+    Case,
+    Finding,
+    law,
+    law_of_storage,
+    not_applicable,
+    same,
+    vacuous,
+    within_rounding,
+)
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
 from llm_spec.laws.model.storage import Silent
@@ -42,10 +51,10 @@ def a_spare_head_is_dropped(case: Case) -> Finding:
     if distances.distance(case.logits[:1], case.logits[1:2]) < LEAST_SPREAD:
         return vacuous("all logits are alike")
     missed = distances.distance(logits, case.logits)
-    return within("distance of logits after loading a spare head", missed, case.reordered)
+    return within_rounding("distance of logits after loading a spare head", missed, case)
 
 
-@law
+@law_of_storage
 def the_configuration_declares_the_weights(case: Case) -> Finding:
     """The model that the configuration makes has just the arrays of this one, in their shapes."""
     if not case.config:
@@ -62,7 +71,7 @@ def the_configuration_declares_the_weights(case: Case) -> Finding:
     return same("arrays other than declared", "; ".join(wrong[:3]) or "none", "none")
 
 
-@law
+@law_of_storage
 def layers_and_caches_are_counted(case: Case) -> Finding:
     """The model has the layers that its configuration counts; all that run without a cache run
     with one."""

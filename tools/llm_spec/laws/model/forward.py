@@ -12,7 +12,18 @@ from mlx.utils import tree_map
 from mlx_lm.generate import does_model_support_input_embeddings
 
 from llm_spec.laws.execution import batch_logits, logits_of
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
+from llm_spec.laws.finding import (
+    Case,
+    Finding,
+    law,
+    law_of_storage,
+    not_applicable,
+    same,
+    vacuous,
+    within,
+    within_exactness,
+    within_rounding,
+)
 from llm_spec.model.config import text_config
 from llm_spec.numerics import distances
 from llm_spec.observe.hooks import output_replaced
@@ -60,8 +71,8 @@ def causality(case: Case) -> Finding:
         changed = logits_of(case.model, other)
         if distances.distance(changed[first:], logits[first:]) < LEAST_SPREAD:
             return vacuous(f"the logits from token {first} on do not depend on it")
-        worst = max(worst, distances.distance(changed[:first], logits[:first]))
-    return within("change of logits before the changed token", worst, case.exact)
+        worst = distances.worst((worst, distances.distance(changed[:first], logits[:first])))
+    return within_exactness("change of logits before the changed token", worst, case)
 
 
 @law
@@ -73,8 +84,8 @@ def rows_are_independent(case: Case) -> Finding:
     if distances.distance(together[0], together[1]) < LEAST_SPREAD:
         return vacuous("both rows give the same")
     alone = [case.logits, logits_of(case.model, rows[1])]
-    worst = max(map(distances.distance, together, alone))
-    return within("distance of a row in a batch from the row alone", worst, case.reordered)
+    worst = distances.worst(map(distances.distance, together, alone))
+    return within_rounding("distance of a row in a batch from the row alone", worst, case)
 
 
 @law
@@ -91,14 +102,15 @@ def embeddings_are_token_ids(case: Case) -> Finding:
         for scale in scales_of(embeddings)
     )
     missed = least_needed(missed_by_scale, case.reordered)
-    if not missed <= case.reordered:
-        return within("distance of logits from embeddings to those of ids", missed, case.reordered)
+    fed = within_rounding("distance of logits from embeddings to those of ids", missed, case)
+    if not fed.holds:
+        return fed
     other = logits_of(case.model, case.token_ids, input_embeddings=embeddings[:, ::-1])
     moved = distances.distance(other, case.logits)
     return same("embeddings that are fed", "used" if moved > LEAST_SPREAD else "ignored", "used")
 
 
-@law
+@law_of_storage
 def half_precision_is_kept(case: Case) -> Finding:
     """A model in bfloat16 computes its logits in bfloat16: nothing promotes the stream."""
     if any("scales" in module for _, module in case.model.named_modules()):

@@ -17,7 +17,7 @@ from llm_spec.laws.execution import (
     log_softmax,
     logits_of,
 )
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within_rounding
 from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
 from llm_spec.laws.model.forward import least_needed, looked_up, scales_of
 from llm_spec.numerics import distances
@@ -42,7 +42,7 @@ def generation_follows_the_logits(case: Case) -> Finding:
         return same("greedy tokens", tokens, largest)
     expected = expected_rows(case.model, prompt, tokens)
     missed = distances.distance(np.stack(rows), expected)
-    return within("distance of generated log-probabilities", missed, case.reordered)
+    return within_rounding("distance of generated log-probabilities", missed, case)
 
 
 @law
@@ -71,7 +71,7 @@ def embeddings_can_prompt(case: Case) -> Finding:
         for scale in scales_of(fed)
     )
     missed = least_needed(missed_by_scale, case.reordered)
-    return within("distance from what the tokens give", missed, case.reordered)
+    return within_rounding("distance from what the tokens give", missed, case)
 
 
 def _log_probabilities(steps: Any) -> np.ndarray:
@@ -94,7 +94,7 @@ def a_prompt_cache_goes_on(case: Case) -> Finding:
     )
     expected = log_softmax(logits_of(case.model, text + more)[-1:])
     missed = distances.distance(rows, expected)
-    return within("distance from one pass over all that was said", missed, case.reordered)
+    return within_rounding("distance from one pass over all that was said", missed, case)
 
 
 @law
@@ -146,7 +146,7 @@ def speculation_is_greedy(case: Case) -> Finding:
     if not 0 < accepted < count - 1:
         return vacuous(f"{accepted} of {count} drafts were accepted")
     missed = distances.distance(np.stack(rows), expected)
-    return within("distance of speculative log-probabilities", missed, case.reordered)
+    return within_rounding("distance of speculative log-probabilities", missed, case)
 
 
 class SpoiltDraft:

@@ -11,9 +11,10 @@ from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
 from llm_spec.laws.execution import feed_in_chunks, generate_batch, generating, greedy_distance
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within
+from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within_rounding
 from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
 from llm_spec.laws.model.generation import Spelling
+from llm_spec.numerics import distances
 
 GROUP, BITS = 32, 8
 
@@ -35,11 +36,11 @@ def histories_are_taken_up(case: Case) -> Finding:
     rows = generate_batch(
         case.model, prompts, [4] * 3, caches=copy.deepcopy(caches), prefill_step_size=10
     )
-    worst = max(
+    worst = distances.worst(
         greedy_distance(case.model, history + prompt, tokens, logprobs)
         for history, prompt, (tokens, logprobs, _) in zip(histories, prompts, rows, strict=True)
     )
-    return within("distance of a row from the row alone", worst, case.reordered)
+    return within_rounding("distance of a row from the row alone", worst, case)
 
 
 @law
@@ -67,12 +68,13 @@ def rows_can_be_taken_away(case: Case) -> Finding:
                 running.discard(away)
     finally:
         generator.close()
-    worst = max(
+    worst = distances.worst(
         greedy_distance(case.model, prompt, tokens[uid], np.stack(rows[uid]))
         for uid, prompt in zip(ids, prompts, strict=True)
     )
-    if not worst <= case.reordered:
-        return within("distance of a row from the row alone", worst, case.reordered)
+    others = within_rounding("distance of a row from the row alone", worst, case)
+    if not others.holds:
+        return others
     held = list(taken[away][1])
     return same("tokens that were taken away", held, prompts[0] + tokens[away])
 

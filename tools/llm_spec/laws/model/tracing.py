@@ -15,7 +15,16 @@ import mlx.core as mx
 import numpy as np
 
 from llm_spec.laws.execution import feed_in_chunks, logits_of
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within
+from llm_spec.laws.finding import (
+    Case,
+    Finding,
+    law,
+    not_applicable,
+    same,
+    vacuous,
+    within,
+    within_exactness,
+)
 from llm_spec.laws.model.cache import BITS, GROUP, quantisable
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.numerics import distances, tolerances
@@ -74,7 +83,7 @@ def tracing_changes_nothing(case: Case) -> Finding:
     ]
     if distances.distance(case.logits[:-1], case.logits[1:]) < LEAST_SPREAD:
         return vacuous("all logits are alike")
-    missed = max(map(distances.distance, watched, plain))
+    missed = distances.worst(map(distances.distance, watched, plain))
     return within("distance of traced logits from plain ones", missed, 0)
 
 
@@ -94,8 +103,8 @@ def states_are_the_layers_outputs(case: Case) -> Finding:
     least = min(distances.distance(*pair) for pair in [*moved, (moved_logits, case.logits)])
     if least < LEAST_SPREAD:
         return vacuous(f"states put one token later move what comes next by {least:.2g}")
-    worst = max(distances.distance(*pair) for pair in pairs)
-    return within("distance from what traced states hand on", worst, case.exact)
+    worst = distances.worst(distances.distance(*pair) for pair in pairs)
+    return within_exactness("distance from what traced states hand on", worst, case)
 
 
 def _handing_on(

@@ -1,0 +1,59 @@
+"""A float32 copy of a model, to judge its code apart from how its weights are stored."""
+
+from __future__ import annotations
+
+import copy
+
+import mlx.core as mx
+import mlx.nn as nn
+import psutil
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm import utils as loading
+
+from llm_spec.model.accounting import total_parameters
+
+SHARE = 0.5
+"""Of the memory that is free, how much the copy may take: caches and logits need the rest."""
+
+
+def is_float32(model: nn.Module) -> bool:
+    """Whether every floating-point weight is in float32 and none is packed."""
+    floating = (
+        array.dtype
+        for _, array in tree_flatten(model.parameters())
+        if mx.issubdtype(array.dtype, mx.floating)
+    )
+    packed = any("scales" in module for module in model.modules())
+    return not packed and all(dtype == mx.float32 for dtype in floating)
+
+
+def float32_fits(model: nn.Module, free: int | None = None) -> bool:
+    """Whether a float32 copy, 4 bytes per weight, takes at most `SHARE` of `free` bytes; of what is
+    free now if None."""
+    free = _free() if free is None else free
+    return 4 * total_parameters(model) <= SHARE * free
+
+
+def float32_copy(model: nn.Module) -> nn.Module:
+    """`model` with its weights in float32, packed ones unpacked; arrays in float32 are shared.
+
+    Scales and biases are widened before they are multiplied out, so that unpacking is exact.
+    """
+    arrays = [array for _, array in tree_flatten(model.parameters())]
+    copied = copy.deepcopy(model, {id(array): array for array in arrays})
+    copied.update(tree_map(_widened, copied.parameters()))
+    copied = loading.dequantize_model(copied)
+    copied.update(tree_map(_widened, copied.parameters()))  # microscaling modes give bfloat16
+    mx.eval(copied.parameters())
+    return copied
+
+
+def _widened(array: mx.array) -> mx.array:
+    return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
+
+
+def _free() -> int:
+    info = mx.device_info(mx.default_device())
+    budget = info.get("max_recommended_working_set_size") or info.get("free_memory")
+    free = psutil.virtual_memory().available
+    return min(free, budget - mx.get_active_memory()) if isinstance(budget, int) else free
