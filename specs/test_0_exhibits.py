@@ -3,12 +3,15 @@
 import errno
 import json
 import os
+import sys
+import unicodedata
 
 import pytest
 
 from llm_spec.ledger import evidence, results, terminal
 from llm_spec.ledger.evidence import Exhibits
 from llm_spec.report import destination
+from llm_spec.text import untrusted
 
 
 def keep_numbers_as_they_are(monkeypatch):
@@ -93,3 +96,42 @@ def test_text_from_a_vocabulary_cannot_command_the_terminal(exhibit):
     says = exhibit.measured("kinds that pass control characters on", obeyed, should_be=[])
     assert not obeyed, says
     assert not unmarked, f"kinds that take text for markup = {unmarked}, but should be none"
+
+
+def leave_every_character(monkeypatch):
+    monkeypatch.setattr(untrusted, "_sign", lambda char, *_, **__: char)
+
+
+@pytest.mark.claim(id="0.80", falsifier=leave_every_character)
+def test_no_invisible_character_of_untrusted_text_is_passed_on(exhibit):
+    """Between letters: the 65,536 code points of the basic plane, and the tags of plane 14."""
+    every = "a".join(map(chr, [*range(0x10000), *range(0xE0000, 0xE0200), sys.maxunicode]))
+    shown = {
+        "visible": untrusted.visible(every),
+        "visible, with lines": untrusted.visible(every, lines=True),
+        "one_line": untrusted.one_line(every, limit=len(every)),
+        "piece": untrusted.piece(every, limit=len(every)),
+        "quoted": untrusted.quoted(every, limit=len(every)),
+    }
+    allowed = {"visible, with lines": "\n\t"}
+    passed_on = {
+        name: sum(invisible(char) for char in set(text) - set(allowed.get(name, "")))
+        for name, text in shown.items()
+    }
+    exhibit.table(
+        [[name, len(text), passed_on[name]] for name, text in shown.items()],
+        columns=["function", "characters shown", "invisible ones passed on"],
+        title="code points of the basic plane, tags, and the last one",
+    )
+    shortest = min(map(len, shown.values()))
+
+    says = exhibit.measured("passed on", passed_on, should_be=dict.fromkeys(shown, 0))
+
+    assert shortest > 0x10000, f"characters shown = {shortest:,}, but should be more"
+    assert not any(passed_on.values()), says
+
+
+def invisible(char):
+    """By Python's own word for it: neither printable, nor a blank, nor a joiner."""
+    blank = unicodedata.category(char) == "Zs"
+    return not char.isprintable() and not blank and char not in "\u200c\u200d"

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the comparison: 0 with a recommendation, 1 without one, 2 if nothing is comparable."""
     from rich.console import Console
 
-    from llm_spec.ledger.terminal import visible
     from llm_spec.numerics.units import BadAmount, parse_bytes
+    from llm_spec.text.untrusted import visible
 
     tokens = max(1, round(args.tokens))
     try:
@@ -72,7 +72,7 @@ def _table(candidates: Sequence[Candidate], tokens: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from llm_spec.ledger.terminal import visible
+    from llm_spec.text.untrusted import visible
 
     table = Table("candidate", "jobs done", "fits", f"{tokens} tokens in", "tok/s", "peak memory")
     for each in sorted(candidates, key=lambda each: (each.control, -each.rate)):

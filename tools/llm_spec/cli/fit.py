@@ -144,7 +144,7 @@ def _table(machine: "Machine", found: "list[Variant]", contexts: list[int]) -> "
     from rich.table import Table
     from rich.text import Text
 
-    from llm_spec.ledger.terminal import visible
+    from llm_spec.text.untrusted import visible
 
     table = Table(header_style="bold", box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
@@ -207,7 +207,7 @@ def conclusions(machine: "Machine", found: "list[Variant]", context: int) -> lis
 
 
 def _about(machine: "Machine", variant: "Variant") -> str:
-    from llm_spec.ledger.terminal import visible
+    from llm_spec.text.untrusted import visible
 
     return (
         f"{visible(variant.name)}, {variant.parameters / 1e9:.1f} billion weights in "

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llm_spec.directory import packing
-from llm_spec.directory.errors import BadModel, quote, read_json
+from llm_spec.directory.errors import BadModel, read_json
 from llm_spec.directory.files import Files
 from llm_spec.model.config import text_config
+from llm_spec.text.untrusted import quoted
 
 # What each size may be at most, by a word in its name: far above any published model, and low
 # enough that declaring one costs no more than seconds.
@@ -32,7 +33,7 @@ def read(found: Files) -> dict[str, Any]:
     """
     content = read_json(found.root / "config.json")
     if not isinstance(content, dict):
-        raise BadModel(f"config.json should hold an object, but holds {quote(content)}.")
+        raise BadModel(f"config.json should hold an object, but holds {quoted(content)}.")
     _refuse_code(found, content)
     _check_type(content)
     for key, value in _sizes(content):
@@ -41,7 +42,7 @@ def read(found: Files) -> dict[str, Any]:
     eos = content.get("eos_token_id")
     ids = eos if isinstance(eos, list) else [eos]
     if not all(each is None or (type(each) is int and each >= 0) for each in ids):
-        raise BadModel(f"config.json: eos_token_id should be a token's id, but is {quote(eos)}.")
+        raise BadModel(f"config.json: eos_token_id should be a token's id, but is {quoted(eos)}.")
     return content
 
 
@@ -49,7 +50,7 @@ def _refuse_code(found: Files, content: Mapping[str, Any]) -> None:
     """No code of a model is run, so a model that asks for it would not be the one it means."""
     if (code := content.get("model_file")) is not None:
         raise BadModel(
-            f"config.json wants to run {quote(code)} (model_file), and no code of a model is "
+            f"config.json wants to run {quoted(code)} (model_file), and no code of a model is "
             "run here."
         )
     settings: dict[str, Any] = {"config.json": content}
@@ -58,14 +59,14 @@ def _refuse_code(found: Files, content: Mapping[str, Any]) -> None:
             settings[name] = read_json(found.root / name)
     for name, setting in settings.items():
         if not isinstance(setting, dict):
-            raise BadModel(f"{name} should hold an object, but holds {quote(setting)}.")
+            raise BadModel(f"{name} should hold an object, but holds {quoted(setting)}.")
         for reference in _references(setting.get("auto_map")):
             # What is not there cannot be run: mlx-lm has a model of its own, and does not ask.
             module = f"{reference.rpartition('--')[2].partition('.')[0]}.py"
             if module in found.others:
                 raise BadModel(
-                    f"{name} wants to run {quote(module)} (auto_map), and no code of a model "
-                    f"is run here: remove {quote(module)} to check the rest."
+                    f"{name} wants to run {quoted(module)} (auto_map), and no code of a model "
+                    f"is run here: remove {quoted(module)} to check the rest."
                 )
 
 
@@ -85,14 +86,14 @@ def _check_type(content: Mapping[str, Any]) -> None:
 
     model_type = content.get("model_type")
     if not isinstance(model_type, str) or not re.fullmatch(r"[\w.-]{1,100}", model_type):
-        raise BadModel(f"config.json should name its model_type, but gives {quote(model_type)}.")
+        raise BadModel(f"config.json should name its model_type, but gives {quoted(model_type)}.")
     shipped = {info.name for info in pkgutil.iter_modules(models.__path__)}
     known = shipped | set(utils.MODEL_REMAPPING)
     if model_type not in known:
         near = difflib.get_close_matches(model_type, known, n=3)
         hint = f" (near: {', '.join(near)})" if near else ""
         raise BadModel(
-            f"config.json: model_type {quote(model_type)} is none that this mlx-lm has{hint}."
+            f"config.json: model_type {quoted(model_type)} is none that this mlx-lm has{hint}."
         )
 
 
@@ -110,11 +111,11 @@ def _check_size(key: str, value: Any) -> None:
             _check_size(key, each)
         return
     if type(value) is not int:
-        raise BadModel(f"config.json: {key} should be a whole number, but is {quote(value)}.")
+        raise BadModel(f"config.json: {key} should be a whole number, but is {quoted(value)}.")
     least = 0 if MAY_BE_ZERO.fullmatch(key) else 1
     if not least <= value <= most:
         raise BadModel(
-            f"config.json: {key} should lie between {least} and {most:,}, but is {quote(value)}."
+            f"config.json: {key} should lie between {least} and {most:,}, but is {quoted(value)}."
         )
 
 

@@ -4,24 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-LONGEST = 80
+from llm_spec.text.untrusted import one_line
 
 
 class BadModel(Exception):
     """Nothing about the model can be checked. The text is one sentence: file, cause, what to do."""
 
 
-def quote(value: Any) -> str:
-    """A value from a file, short and with nothing in it that a terminal would obey."""
-    text = ascii(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-
-
 def reason(text: str, without: Path | None = None) -> str:
     """The text of an exception in one line, short and plain; `without` a path of our own."""
-    line = " ".join((text.replace(f"{without}/", "").replace(str(without), "it")).split())
-    line = "".join(char if char.isprintable() else "?" for char in line).rstrip(".")
-    return line if len(line) <= 2 * LONGEST else f"{line[: 2 * LONGEST - 1]}…"
+    return one_line(
+        text.replace(f"{without}/", "").replace(str(without), "it") if without else text
+    )
 
 
 def megabytes(count: float) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from llm_spec.directory.errors import BadModel, megabytes, quote
+from llm_spec.directory.errors import BadModel, megabytes
+from llm_spec.text.untrusted import quoted
 
 SMALL = ("*.json", "*.jinja", "*.txt", "*.jsonl", "tokenizer.model", "*.tiktoken", "tiktoken.model")
 WEIGHTS = "model*.safetensors"
@@ -74,7 +75,9 @@ def view(found: Files, into: Path) -> None:
         try:
             source = (found.root / name).open("rb")
         except OSError as error:
-            raise BadModel(f"{quote(name)} vanished while it was being read: run again.") from error
+            raise BadModel(
+                f"{quoted(name)} vanished while it was being read: run again."
+            ) from error
         with source, (into / name).open("wb") as target:
             shutil.copyfileobj(source, target)
     for name in found.weights:
@@ -98,17 +101,17 @@ def _status(root: Path, name: str) -> os.stat_result:
         status = target.stat()
     except (OSError, RuntimeError) as error:
         raise BadModel(
-            f"{quote(name)} is a link that leads nowhere: fetch the model anew."
+            f"{quoted(name)} is a link that leads nowhere: fetch the model anew."
         ) from error
     if not any(target.is_relative_to(home) for home in _homes(root)):
         raise BadModel(
-            f"{quote(name)} is a link out of the directory, to {quote(str(target))}: copy the "
+            f"{quoted(name)} is a link out of the directory, to {quoted(str(target))}: copy the "
             "file there."
         )
     if not stat.S_ISREG(status.st_mode):
-        raise BadModel(f"{quote(name)} is a directory, a pipe or a device, but should be a file.")
+        raise BadModel(f"{quoted(name)} is a directory, a pipe or a device, but should be a file.")
     if not os.access(target, os.R_OK):
-        raise BadModel(f"{quote(name)} must not be read by this user: allow it.")
+        raise BadModel(f"{quoted(name)} must not be read by this user: allow it.")
     return status
 
 

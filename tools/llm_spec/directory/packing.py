@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llm_spec.directory.errors import BadModel, quote
+from llm_spec.directory.errors import BadModel
+from llm_spec.text.untrusted import quoted
 
 STATED = ("quantization", "quantization_config")
 MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
@@ -21,7 +22,7 @@ def check(content: Mapping[str, Any]) -> None:
 
 def _check_block(key: str, packing: Any) -> None:
     if not isinstance(packing, dict):
-        raise BadModel(f"config.json: {key} should be an object, but is {quote(packing)}.")
+        raise BadModel(f"config.json: {key} should be an object, but is {quoted(packing)}.")
     _check_values(key, packing)
     if key == "quantization":
         for name in ("bits", "group_size"):
@@ -31,11 +32,11 @@ def _check_block(key: str, packing: Any) -> None:
         return
     for module, own in overrides(packing):
         if isinstance(own, dict):
-            _check_values(f"{key} of {quote(module)}", own)
+            _check_values(f"{key} of {quoted(module)}", own)
         elif own is not None and not isinstance(own, bool):
             raise BadModel(
-                f"config.json: {key} of {quote(module)} should be an object, true or false, but "
-                f"is {quote(own)}."
+                f"config.json: {key} of {quoted(module)} should be an object, true or false, but "
+                f"is {quoted(own)}."
             )
 
 
@@ -53,8 +54,8 @@ def _check_values(where: str, packing: Mapping[str, Any]) -> None:
         value = packing[name]
         if type(value) is not int or not low <= value <= high or value == 0:
             raise BadModel(
-                f"config.json: {where} gives {name} as {quote(value)}, which no packing has."
+                f"config.json: {where} gives {name} as {quoted(value)}, which no packing has."
             )
     mode = packing.get("mode", MODES[0])
     if not isinstance(mode, str):
-        raise BadModel(f"config.json: {where} gives mode as {quote(mode)}, which no packing has.")
+        raise BadModel(f"config.json: {where} gives mode as {quoted(mode)}, which no packing has.")

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_spec.directory.child import channel, tell
-from llm_spec.directory.errors import BadModel, quote, reason
+from llm_spec.directory.errors import BadModel, reason
+from llm_spec.text.untrusted import quoted
 
 CONVERSATION = [
     {"role": "user", "content": "Hello."},
@@ -94,7 +95,7 @@ def declare(view: Path) -> tuple[Any, dict[str, Any]]:
         if floats[0] != floats[1] or (not floats[0] and wanted != array.dtype):
             kinds = [str(dtype).removeprefix("mlx.core.") for dtype in (array.dtype, wanted)]
             raise BadModel(
-                f"{weight_files(view)} gives {quote(name)} as {kinds[0]}, but the model computes "
+                f"{weight_files(view)} gives {quoted(name)} as {kinds[0]}, but the model computes "
                 f"with {'floating-point numbers' if floats[0] else kinds[1]}."
             )
     return model, config
@@ -108,7 +109,7 @@ def explain(error: Exception, view: Path) -> str:
     if found := re.match(r"Missing (\d+) parameters: \n?(.*)", text, re.DOTALL):
         return f"{file} lacks {_some(found[2])}, which the model needs (arrays: {found[1]})."
     if found := re.match(r"Expected shape (.*) but received shape (.*) for parameter (\S+)", text):
-        name = quote(found[3].rstrip("."))
+        name = quoted(found[3].rstrip("."))
         return f"{file} gives {name} the shape {found[2]}, but config.json makes it {found[1]}."
     if found := re.search(r"missing \d+ required positional arguments?: (.*)", text):
         return f"config.json lacks {reason(found[1])}, which its model_type needs."
@@ -129,7 +130,7 @@ def weight_files(view: Path) -> str:
 def _some(names: str) -> str:
     every = [name.strip() for name in re.split(r"[,\n]+", names) if name.strip(" .")]
     more = f" and {len(every) - 3} more" if len(every) > 3 else ""
-    return ", ".join(quote(name.rstrip(".")) for name in every[:3]) + more
+    return ", ".join(quoted(name.rstrip(".")) for name in every[:3]) + more
 
 
 def load_tokenizer(view: Path, config: dict[str, Any]) -> Any:

@@ -6,9 +6,10 @@ from typing import Any
 
 import psutil
 
-from llm_spec.directory.errors import BadModel, megabytes, quote, read_json
+from llm_spec.directory.errors import BadModel, megabytes, read_json
 from llm_spec.directory.files import Files
 from llm_spec.model.safetensors import Tensor, read_header
+from llm_spec.text.untrusted import quoted
 
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
@@ -38,11 +39,11 @@ def check(
             text = str(error).removeprefix(f"{name}: ")
             raise BadModel(f"{name} is damaged: {text}; fetch it anew.") from error
         if twice := tensors.keys() & header.tensors.keys():
-            raise BadModel(f"{name} repeats the tensor {quote(min(twice))} of another file.")
+            raise BadModel(f"{name} repeats the tensor {quoted(min(twice))} of another file.")
         tensors |= header.tensors
     if lost := sorted(index.keys() - tensors.keys()):
-        where = quote(index[lost[0]])
-        raise BadModel(f"{INDEX} puts the tensor {quote(lost[0])} in {where}, which lacks it.")
+        where = quoted(index[lost[0]])
+        raise BadModel(f"{INDEX} puts the tensor {quoted(lost[0])} in {where}, which lacks it.")
     _check_room(found, tensors, config, free, unpacked)
     return tensors
 
@@ -52,12 +53,12 @@ def _no_weights(found: Files) -> str:
     elsewhere = [name for name in found.others if name.endswith((".safetensors", ".gguf", ".npz"))]
     if elsewhere:
         return (
-            f"The weights are in {quote(elsewhere[0])}, but mlx-lm reads model*.safetensors: "
+            f"The weights are in {quoted(elsewhere[0])}, but mlx-lm reads model*.safetensors: "
             "convert them."
         )
     if pickles:
         return (
-            f"The weights are pickled, in {quote(pickles[0])}, and unpickling can run code: "
+            f"The weights are pickled, in {quoted(pickles[0])}, and unpickling can run code: "
             "convert them to model.safetensors."
         )
     return (
@@ -93,7 +94,7 @@ def _all_shards(found: Files, index: Mapping[str, str]) -> None:
     if missing := sorted(wanted - found.weights.keys()):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadModel(
-            f"{quote(missing[0])}{more} of {len(wanted)} files of weights is missing: fetch it."
+            f"{quoted(missing[0])}{more} of {len(wanted)} files of weights is missing: fetch it."
         )
 
 

@@ -5,7 +5,6 @@ vocabulary may hold control sequences that a terminal would obey.
 """
 
 import io
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import cycle
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from llm_spec.ledger.claims import KINDS, Claim
 from llm_spec.ledger.results import VERDICTS, Row
+from llm_spec.text.untrusted import visible
 
 STYLES = {"verified": "green", "refuted": "bold red", "inconclusive": "yellow", "not run": "dim"}
 PIECE_STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green",
@@ -27,18 +27,6 @@ SHADES = " ░▒▓█"
 BLOCKS = "▁▂▃▄▅▆▇█"
 FEW = 8
 """So many subjects of a claim are named, and so many reasons told; the report has them all."""
-
-
-def visible(text: str) -> str:
-    """`text` with control, format and unpaired surrogate characters written out as escapes."""
-    return "".join(
-        char if unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co") else _escape(char)
-        for char in text
-    )
-
-
-def _escape(char: str) -> str:
-    return {"\n": "⏎", "\t": "⇥"}.get(char, f"‹{ord(char):04X}›")
 
 
 def render(renderable: RenderableType, width: int, colour: bool) -> str:

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from llm_spec.ledger.results import write_atomically
 from llm_spec.report.comparison import Change, Comparison, Row
-from llm_spec.report.page import STYLES, asset, environment, policy, visible
-from llm_spec.report.text import shown
+from llm_spec.report.page import STYLES, asset, environment, policy
+from llm_spec.text.untrusted import all_visible, visible
 
 TITLES = {
     "verdict": "Verdict changed",
@@ -27,7 +27,7 @@ def as_text(comparison: Comparison, names: Sequence[str]) -> RenderableType:
     """What changed, for a terminal; what is the same is only counted."""
     lines: list[RenderableType] = [Text(f"A  {names[0]}\nB  {names[1]}")]
     for name, a, b in comparison.environments:
-        lines.append(Text(f"   {shown(name)}: {shown(a)} → {shown(b)}", style="dim"))
+        lines.append(Text(f"   {visible(name)}: {visible(a)} → {visible(b)}", style="dim"))
     for what, title in TITLES.items():
         changes = comparison.by(what)
         if changes:
@@ -40,19 +40,19 @@ def as_text(comparison: Comparison, names: Sequence[str]) -> RenderableType:
 
 
 def _line(change: Change) -> RenderableType:
-    line = Text(f"{shown(change.says)} ").append(f"[{shown(change.subject)}]", style="dim")
+    line = Text(f"{visible(change.says)} ").append(f"[{visible(change.subject)}]", style="dim")
     line.append("\n")
     for at, row in enumerate(row for row in change.both if row is not None):
         line.append(" → " if at else "")
         if change.what != "value":
             line.append(row["verdict"], style=_STYLES[row["verdict"]]).append(" ")
-        line.append(shown(_seen(row), 160), style="cyan")
+        line.append(visible(_seen(row), 160), style="cyan")
     if change.ratio is not None and change.what == "value":
         line.append(f"  (× {change.ratio:.3g})", style="dim")
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(width=6, justify="right")
     table.add_column()
-    table.add_row(Text(shown(change.id)), line)
+    table.add_row(Text(visible(change.id)), line)
     return table
 
 
@@ -66,10 +66,10 @@ def write_comparison(comparison: Comparison, names: Sequence[str], path: Path) -
     """Write the comparison as one HTML file, whole or not at all. Raises OSError."""
     template = environment().get_template("compare.html")
     html = template.render(
-        names=[shown(name) for name in names],
-        environments=[tuple(map(shown, row)) for row in comparison.environments],
-        groups=[(title, visible(_rows(comparison.by(what)))) for what, title in TITLES.items()],
-        same=visible(_rows(comparison.by("same"))),
+        names=[visible(name) for name in names],
+        environments=[tuple(map(visible, row)) for row in comparison.environments],
+        groups=[(title, all_visible(_rows(comparison.by(what)))) for what, title in TITLES.items()],
+        same=all_visible(_rows(comparison.by("same"))),
         style="\n".join(asset(f"{name}.css") for name in STYLES),
         policy=policy(),
     )

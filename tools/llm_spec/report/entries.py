@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llm_spec.ledger.results import VERDICTS
-from llm_spec.report.text import shown
+from llm_spec.text.untrusted import visible
 
 _FIGURES = re.compile(r"\d{2,}")
 FEW = 6
@@ -167,16 +167,16 @@ def entries(claims: Iterable[Mapping[str, Any]]) -> list[Entry]:
         entry = found.setdefault(
             claim["id"],
             Entry(
-                id=shown(claim["id"], 40),
-                says=shown(claim["says"], 2000),
-                kind=shown(claim.get("kind") or "claim", 40),
+                id=visible(claim["id"], 40),
+                says=visible(claim["says"], 2000),
+                kind=visible(claim.get("kind") or "claim", 40),
                 corrects=_maybe(claim.get("corrects")),
                 falsifier=_maybe(claim.get("falsifier")),
             ),
         )
         entry.results.append(
             Result(
-                subject=shown(claim["subject"], 120),
+                subject=visible(claim["subject"], 120),
                 verdict=claim["verdict"],
                 measured=_maybe(claim.get("measured")),
                 expected=_maybe(claim.get("expected")),
@@ -187,7 +187,7 @@ def entries(claims: Iterable[Mapping[str, Any]]) -> list[Entry]:
 
 
 def _maybe(text: str | None) -> str | None:
-    return shown(text, 4000, lines=True) if text else None
+    return visible(text, 4000, lines=True) if text else None
 
 
 def counts(ledger: Iterable[Entry]) -> dict[str, int]:

@@ -25,8 +25,8 @@ from llm_spec.report.sections import (
     script_data,
     telling,
 )
-from llm_spec.report.text import shown, words
 from llm_spec.report.token_pieces import cuts
+from llm_spec.text.untrusted import all_visible
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
@@ -92,7 +92,7 @@ def _render(
         parts=parts,
         matrix=matrix_of(next(part for part in parts if part.id == "laws").entries),
         left_out=found - len(kept),
-        about=visible(about),
+        about=all_visible(about),
         style="\n".join(asset(f"{name}.css") for name in STYLES),
         script=script,
         exhibits=packed(compact(script_data(parts))),
@@ -200,12 +200,6 @@ def _derive_heads(part: Section) -> None:
             part.panels.setdefault("heads", []).append(Shown(exhibit, subject, maps[0].claims, key))
 
 
-def visible(value: Any) -> Any:
-    """`value` with all text in it made safe to look at."""
-    if isinstance(value, str):
-        return shown(value, 4000, lines=True)
-    if isinstance(value, Mapping):
-        return {shown(str(key), 120): visible(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [visible(inner) for inner in value]
-    return value
+def words(says: str, limit: int = 90) -> str:
+    """The first words of a sentence, for a link or a menu."""
+    return says if len(says) <= limit else says[: limit - 1].rsplit(" ", 1)[0] + " …"

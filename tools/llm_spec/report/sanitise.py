@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm_spec.report.load import exhibit_fault
-from llm_spec.report.text import PROSE_LIMIT, piece, shown
+from llm_spec.text.untrusted import piece, visible
 
 Exhibit = dict[str, Any]
 
 _PROSE = {"text", "prompt", "why", "rule", "how", "source"}
 _PIECES = {"tokens", "pieces", "token", "word"}
 _AXES = {"rows", "columns", "labels"}
+PROSE_LIMIT = 40_000
 DIGITS = 5
 
 
@@ -19,8 +20,8 @@ def clean(exhibit: Mapping[str, Any]) -> Exhibit:
     fault = exhibit_fault(exhibit)
     if fault:
         title = str(exhibit.get("title", "")) if isinstance(exhibit, Mapping) else ""
-        text = f"Left out, because the exhibit {shown(fault, 400)}."
-        return {"kind": "text", "title": shown(title, 200) or "Exhibit", "text": text}
+        text = f"Left out, because the exhibit {visible(fault, 400)}."
+        return {"kind": "text", "title": visible(title, 200) or "Exhibit", "text": text}
     cleaned: Exhibit = _clean(exhibit, None, exhibit["kind"])
     cleaned["title"] = cleaned.get("title") or cleaned["kind"]
     return cleaned
@@ -32,7 +33,7 @@ def _clean(value: Any, key: str | None, kind: str) -> Any:
     if isinstance(value, float):
         return _short(value)
     if isinstance(value, Mapping):
-        return {shown(str(k), 120): _clean(v, str(k), kind) for k, v in value.items()}
+        return {visible(str(k), 120): _clean(v, str(k), kind) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(item, key, kind) for item in value]
     return value
@@ -40,12 +41,12 @@ def _clean(value: Any, key: str | None, kind: str) -> Any:
 
 def _string(value: str, key: str | None, kind: str) -> str:
     if key in _PROSE:
-        return shown(value, PROSE_LIMIT, lines=True)
+        return visible(value, PROSE_LIMIT, lines=True)
     if kind == "table":
-        return shown(value, 2000, lines=True)
+        return visible(value, 2000, lines=True)
     if key in _PIECES or key in _AXES:
         return piece(value)
-    return shown(value, 400)
+    return visible(value, 400)
 
 
 def _short(value: float) -> float | int:

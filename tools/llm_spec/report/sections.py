@@ -9,7 +9,7 @@ from llm_spec.report.entries import Entry
 from llm_spec.report.kinds import HOME
 from llm_spec.report.payload import cost
 from llm_spec.report.sanitise import clean
-from llm_spec.report.text import shown
+from llm_spec.text.untrusted import visible
 
 Exhibit = dict[str, Any]
 
@@ -157,7 +157,7 @@ def gather(claims: Iterable[Mapping[str, Any]]) -> list[Shown]:
     """All exhibits, cleaned; what several claims recorded alike on one subject, once."""
     found: dict[tuple[str, str], Shown] = {}
     for claim in claims:
-        name, subject = shown(claim["id"], 40), shown(claim["subject"], 120)
+        name, subject = visible(claim["id"], 40), visible(claim["subject"], 120)
         for raw in claim["exhibits"]:
             exhibit = clean(raw)
             item = found.setdefault(
