@@ -6,16 +6,14 @@ They take any tokenizer of mlx-lm (a `TokenizerWrapper`) and hold of those with 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from typing import Any
 
 from llm_spec.laws.finding import Finding, law, not_applicable, same
+from llm_spec.laws.tokenizer.text import MARKER
 
 ASKS, ANSWERS, ASKS_AGAIN = "Zebra one?", "Yak two.", "Xerus three?"
 TURNS = ("user", ASKS), ("assistant", ANSWERS), ("user", ASKS_AGAIN)
-# As templates spell what is not said by anybody: <|im_start|>, <｜User｜>, <start_of_turn>, [INST].
-MARKER = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|</?[A-Za-z_]{1,40}>|\[/?[A-Z_]{2,40}\]")
 THOUGHT = ("<think>", "</think>")
 
 
@@ -67,6 +65,28 @@ def a_reply_ends(tokenizer: Any) -> Finding:
     tokens = [tokenizer.decode([id_]) for id_ in ids[0] or ids[1]]
     should_be = f"tokens with one of {[tokenizer.decode([end]) for end in sorted(ends)]}"
     return same("what follows a reply", tokens, should_be)
+
+
+@of_a_chat
+def markers_are_tokens(tokenizer: Any) -> Finding:
+    """A marker that the chat template writes is one token, where the vocabulary holds it.
+
+    Else the model reads letters where it learned a token. Some templates write markers that never
+    were tokens: these are named, and no fault.
+    """
+    text = chat(tokenizer, *TURNS, add_generation_prompt=True)
+    vocabulary = tokenizer.get_vocab()
+    written = MARKER.findall(text)
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    markers = dict.fromkeys(written)
+    cut = [
+        f"{marker!r} is {tokenizer.encode(marker, add_special_tokens=False)}"
+        for marker in markers
+        if marker in vocabulary and ids.count(vocabulary[marker]) < written.count(marker)
+    ]
+    never = [repr(marker) for marker in markers if marker not in vocabulary]
+    others = f" (never tokens: {', '.join(never)})" if never else ""
+    return same(f"markers that are not the one token that they have{others}", cut, [])
 
 
 @of_a_chat
@@ -125,4 +145,9 @@ def between(text: str, before: str, after: str | None = None) -> str:
     return rest if after is None else rest.partition(after)[0]
 
 
-CHAT_LAWS = (a_chat_keeps_what_was_said, a_reply_ends, a_prompt_invites_a_reply)
+CHAT_LAWS = (
+    a_chat_keeps_what_was_said,
+    a_reply_ends,
+    a_prompt_invites_a_reply,
+    markers_are_tokens,
+)

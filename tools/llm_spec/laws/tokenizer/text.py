@@ -8,6 +8,9 @@ more than one byte in pieces.
 from __future__ import annotations
 
 import functools
+import json
+import re
+import unicodedata
 from typing import Any
 
 from mlx_lm import tokenizer_utils
@@ -25,7 +28,10 @@ TEXTS = (
     "line one\nline two\n\n\tindented\r\nlast\n",
     "def f(x):\n    return x ** 2  # ½",
     "a",
+    "I cannot go, I do not know, and it isn't so: don't, won't, can't. Never say yes to no.",
 )
+# As tokens are spelled that nobody says: <|im_start|>, <｜User｜>, <start_of_turn>, [INST].
+MARKER = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|</?[A-Za-z_]{1,40}>|\[/?[A-Z_]{2,40}\]")
 
 
 @law
@@ -40,6 +46,51 @@ def streaming_is_decoding(tokenizer: Any) -> Finding:
         if said.removeprefix(" ") != decoded.removeprefix(" "):
             wrong.append(f"{said!r} of {decoded!r}")
     return same("texts that streaming changes", wrong[:2], [])
+
+
+@law
+def decoding_gives_the_words_back(tokenizer: Any) -> Finding:
+    """The words of a text are those that decoding its tokens gives, and no part of the tokenizer
+    writes another word for one.
+
+    How much space stands between words may change, and so may signs that Unicode takes for the
+    same (NFKC). Text that the vocabulary has no token for is left out.
+    """
+    wrong = [f"{old!r} is written {new!r}" for old, new in _replaced(tokenizer)]
+    for text in TEXTS:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        decoded = tokenizer.decode(ids)
+        if tokenizer.unk_token_id not in ids and _words(tokenizer, decoded) != _words(
+            tokenizer, text
+        ):
+            wrong.append(f"{text!r} is {decoded!r}")
+    return same("words that tokens do not give back", wrong[:3], [])
+
+
+def _words(tokenizer: Any, text: str) -> list[str]:
+    words = unicodedata.normalize("NFKC", text).split()
+    # Such tokenizers take the space before a full stop away.
+    tidy = getattr(tokenizer, "clean_up_tokenization_spaces", False)
+    return ["".join(words)] if tidy else words
+
+
+def _replaced(tokenizer: Any) -> list[tuple[str, str]]:
+    """Pieces of words that a normaliser or a decoder writes in another way, and how."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts = [json.loads(backend.to_str())] if backend is not None else []
+    pending = [each for part in parts for each in (part["normalizer"], part["decoder"])]
+    found = []
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list):
+            pending += part
+        elif isinstance(part, dict):
+            pending += part.values()
+            if part.get("type") == "Replace":
+                old = next(iter(part["pattern"].values()))
+                if any(map(str.isalpha, old)) and len(old) > 1 and "\\" not in old:
+                    found.append((old, part["content"]))
+    return found
 
 
 @law
@@ -79,12 +130,28 @@ def _segments(stream: Any, ids: list[int]) -> list[str]:
 
 @law
 def ends_have_ids(tokenizer: Any) -> Finding:
-    """Generation can stop: there is an end of sequence, and every one is a token."""
+    """Generation can stop: there is an end of sequence, and every one is a token of its own, no
+    piece of ordinary text."""
     ends = sorted(tokenizer.eos_token_ids)
     if not ends:
         return same("ids that end a text", "none", "at least one")
     known = set(tokenizer.get_vocab().values())
-    return same("ids that end a text and are no token", [e for e in ends if e not in known], [])
+    if unknown := [end for end in ends if end not in known]:
+        return same("ids that end a text and are no token", unknown, [])
+    # What a model writes as a part of ordinary text cannot be an end, too.
+    written = {id_ for text in TEXTS for id_ in tokenizer.encode(text, add_special_tokens=False)}
+    added = {*getattr(tokenizer, "added_tokens_decoder", ()), *tokenizer.all_special_ids}
+    ordinary = [
+        f"{end} ({tokenizer.decode([end])!r})"
+        for end in ends
+        if end not in added and (end in written or _is_ordinary(tokenizer, end))
+    ]
+    return same("ids that end a text and stand for ordinary text", ordinary, [])
+
+
+def _is_ordinary(tokenizer: Any, id_: int) -> bool:
+    text = tokenizer.decode([id_])
+    return bool(text.strip()) and not MARKER.fullmatch(text.strip())
 
 
 def byte_level() -> PreTrainedTokenizerFast:
@@ -146,6 +213,7 @@ def the_spm_detokenizer_streams() -> Finding:
 
 TEXT_LAWS = (
     streaming_is_decoding,
+    decoding_gives_the_words_back,
     streams_are_apart,
     ends_have_ids,
 )
