@@ -7,11 +7,13 @@ import contextlib
 import io
 
 import pytest
+from mlx_lm.utils import load_tokenizer
 
 from fixtures.doubles import damaged
 from fixtures.models import law_verdict, subjects
 from fixtures.models.subjects import Subject
 from fixtures.provision.catalogue import Entry
+from fixtures.synthetic.small_directory import write_small_model
 from llm_spec import directory as directories
 from llm_spec.cli import command_line, fit
 from llm_spec.directory import ModelDirectory, trial_load
@@ -163,3 +165,62 @@ def test_fit_refuses_a_directory_that_cannot_be_checked(exhibit, tmp_path):
     assert not wrong, says
     whole = fit._given(tmp_path / "whole", [4], fused=True)
     assert len(whole) == 2, f"{whole}, but should be a whole directory as stored and at 4 bits"
+
+
+def turns(role, content, end="", last=""):
+    """A template of turns: `role` and `content` are what stands before and for a message."""
+    return (
+        "{% for message in messages %}" + role + content + end + "{% endfor %}"
+        "{% if add_generation_prompt %}" + last + "{% endif %}"
+    )
+
+
+CLOSED = "{% if message.role == 'assistant' %}</think>{% endif %}"
+THINKS = "{% if enable_thinking %}<think>{% else %}</think>{% endif %}"
+# As families of models have them: the template, and what ends a reply.
+FAMILIES = {
+    "the next turn ends a reply, as with GLM": (
+        turns("<|{{ message.role }}|>", "\n{{ message.content }}", last="<|assistant|>"), "<|user|>"
+    ),
+    "thoughts of past turns are closed, as with DeepSeek": (
+        turns("<|{{ message.role }}|>", CLOSED + "{{ message.content }}", "<|end|>",
+              "<|assistant|>" + THINKS),
+        "<|end|>",
+    ),
+    "no header before a reply, as with Mistral": (
+        "{% for message in messages %}{% if message.role == 'user' %}[INST] {{ message.content }}"
+        "[/INST]{% else %} {{ message.content }}<|end|>{% endif %}{% endfor %}", "<|end|>"
+    ),
+    "markers that never were tokens, as with Zephyr": (
+        turns("<|{{ message.role[:4] }}|>", "\n{{ message.content }}", "<|end|>\n", "<|assi|>"),
+        "<|end|>"
+    ),
+}  # fmt: skip
+
+
+def hold_thoughts_against_a_template(monkeypatch):
+    monkeypatch.setattr(chat, "_without", lambda text, markers: text.strip())
+
+
+@pytest.mark.claim(id="9.125", falsifier=hold_thoughts_against_a_template)
+def test_templates_of_every_family_keep_the_laws_of_chats(exhibit, tmp_path):
+    """Each family, with the tokens that it needs, and what the laws find."""
+    whole = write_small_model(tmp_path / "whole")
+    said = {}
+    for family, (template, end) in FAMILIES.items():
+        tokenizer = load_tokenizer(whole)
+        markers = ["<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>"]
+        tokenizer._tokenizer.add_tokens(markers, special_tokens=True)
+        tokenizer.chat_template = template
+        tokenizer.eos_token_ids = {tokenizer.convert_tokens_to_ids(end)}
+        said |= {(family, law.__name__): law(tokenizer) for law in CHAT_LAWS}
+    exhibit.table(
+        [[family, law, finding.says] for (family, law), finding in said.items()],
+        columns=["family", "law", "found"],
+        title="templates of several families",
+    )
+    broken = [found.says for found in said.values() if found.holds is not True]
+
+    says = exhibit.measured("laws broken by a sound template", broken, should_be=[])
+
+    assert not broken, says
