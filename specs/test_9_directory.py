@@ -12,6 +12,7 @@ from fixtures.doubles.tampered import TamperedModel
 from fixtures.models.subjects import Subject
 from fixtures.texts.passages import passages
 from llm_spec.directory import trial_load
+from llm_spec.laws.tokenizer.support import support
 from llm_spec.quality import likelihood
 
 
@@ -82,6 +83,34 @@ def test_the_chat_template_makes_text_of_a_conversation(directory, exhibit):
     says = exhibit.measured("chat template", problem or "makes text", should_be="makes text")
 
     assert not problem, says
+
+
+def fail_with_tools(directory, tmp_path):
+    path = copied(directory, tmp_path / "without-tools")
+    template = directory.tokenizer.chat_template
+    failing = "{% if tools %}{{ tools[0].schema.name.upper() }}{% endif %}"
+    setting("tokenizer_config.json", chat_template=failing + template)(path)
+    return as_subject(directory, path)
+
+
+@pytest.mark.claim(id="9.126", falsifier=fail_with_tools)
+def test_the_chat_template_takes_or_refuses_what_an_assistant_sends(directory, exhibit):
+    """System messages, tools, thoughts: taken, ignored, refused by the template's own words, or
+    failed with. A template that fails ends a request that mlx-lm had taken."""
+    if problem := problems_of(directory).get("chat template"):
+        pytest.skip(f"not judged: {problem} (claim 9.2)")
+    if not directory.tokenizer.has_chat_template:
+        pytest.skip(f"{directory.name} has no chat template")
+    tried = support(directory.tokenizer)
+    exhibit.table(
+        [[each.title, each.says] for each in tried], columns=["given", "does it take it"],
+        title="what the chat template takes",
+    )  # fmt: skip
+    failed = [f"not with {each.title} ({each.says})" for each in tried if each.fails]
+
+    says = exhibit.measured("what the chat template fails with", failed, should_be=[])
+
+    assert not failed, says
 
 
 def shift_the_vocabulary(directory):

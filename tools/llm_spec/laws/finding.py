@@ -21,6 +21,7 @@ from llm_spec.model.float32 import float32_copy, float32_fits, is_float32
 from llm_spec.numerics import tolerances
 from llm_spec.observe.recorder import layers_of
 from llm_spec.observe.rounding import rounding_noise
+from llm_spec.text.untrusted import one_line
 
 PACKING = ("quantization", "quantization_config")  # what config.json says of packed weights
 # What MLX says of products that CUDA lacks, and of those that its CPU does in float32 only.
@@ -219,5 +220,5 @@ def _tried(check: Callable[..., Finding], given: tuple[Any, ...]) -> Finding:
 
 def _sentence(error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = str(error).partition("\n")[0][:200]
+    text = one_line(str(error).partition("\n")[0], 200)
     return f"{type(error).__name__}: {text} ({Path(frame.filename).name}:{frame.lineno})"
