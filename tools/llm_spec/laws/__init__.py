@@ -9,7 +9,7 @@ empty. Whether a law applies is read off the model, never off its name.
 """
 
 from llm_spec.laws.finding import Case, Finding, Law, ObjectLaw, TextLaw
-from llm_spec.laws.library import kv_caches, primitives, samplers, state_caches
+from llm_spec.laws.library import kv_caches, primitives, prompt_store, samplers, state_caches
 from llm_spec.laws.model import (
     batch,
     cache,
@@ -92,7 +92,7 @@ OBJECT_LAWS: tuple[ObjectLaw, ...] = (
     kv_caches.batch_caches_reload,
     kv_caches.rows_without_a_token_come_out,
     kv_caches.quantised_caches_round,
-    kv_caches.prompts_are_reused,
+    prompt_store.prompts_are_reused,
     state_caches.chunked_caches_remember,
     state_caches.state_caches_keep_rows_apart,
     state_caches.state_caches_know_their_padding,

@@ -2,35 +2,36 @@
 
 A cache's definition is the whole history: whatever it is told to do, attention over the keys,
 values and mask that it hands out is attention over every token it was fed (the last `window` of
-them for a rotating cache), each row by itself. Seeded random plays run every operation after every
-other, past the step by which caches grow and past the point where a ring wraps.
+them for a rotating cache), each row by itself. Plays that hypothesis draws run every operation
+after every other, past the step by which caches grow and past the point where a ring wraps; of one
+that fails, the finding tells the fewest moves.
 """
 
 from __future__ import annotations
 
 import copy
-import tempfile
-from pathlib import Path
-from typing import Any
 
-import mlx.core as mx
 import numpy as np
-from mlx_lm.models import cache as caching
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.strategies import booleans, integers, lists, sampled_from, tuples
 from mlx_lm.models.cache import (
     BatchKVCache,
     BatchRotatingKVCache,
     KVCache,
-    LRUPromptCache,
     QuantizedKVCache,
     RotatingKVCache,
 )
 
-from llm_spec.laws.finding import Finding, law, same, within
-from llm_spec.laws.library.reference_cache import BITS, GROUP, Histories, noise
+from llm_spec.laws.finding import Finding, law, within
+from llm_spec.laws.library.play import Distances, play_within, rng_of
+from llm_spec.laws.library.reference_cache import BITS, GROUP, Histories, noise, reloaded
 
 WINDOW = 8
 BOUND = 1e-5  # one attention in float32 against the same in float64
 PLAYS, MOVES = 40, 12
+FED = sampled_from([(), (1,), (5,), (20,), (9, 1, 1), (20, 5, 1), (260,), (1, 260)])
+"""What a row is fed before it is merged. After (9, 1, 1) a ring has wrapped."""
+FED_ROWS = lists(FED, min_size=1, max_size=2)
 
 
 def single(window: int | None) -> Histories:
@@ -46,65 +47,105 @@ def merged(parts: list[Histories]) -> Histories:
     return whole
 
 
+class SingleCache(RuleBasedStateMachine):
+    """One cache, plain or rotating, next to all that it was fed."""
+
+    seen = Distances(BOUND)
+
+    @initialize(window=sampled_from([None, WINDOW]))
+    def start(self, window: int | None) -> None:
+        self.rng = rng_of(0)
+        self.history = single(window)
+
+    @rule(tokens=sampled_from([1, 1, 2, 7, 20, 255]))
+    def feed(self, tokens: int) -> None:
+        self.seen.note(self.history.feed(self.rng, [tokens]))
+
+    @precondition(lambda self: self.history.shortest > 1 and self.history.cache.is_trimmable())
+    @rule(tokens=sampled_from([1, 2, 9, 300]))
+    def trim(self, tokens: int) -> None:
+        self.history.trim(min(tokens, self.history.shortest - 1))
+
+    @rule()
+    def copy(self) -> None:
+        """What is fed to the original does not reach the copy."""
+        original, self.history.cache = self.history.cache, copy.deepcopy(self.history.cache)
+        self.seen.note(self.history.feed(self.rng, [3]))
+        original.update_and_fetch(*noise(self.rng, rows=1, tokens=5))
+
+    @precondition(lambda self: self.history.shortest)
+    @rule()
+    def reload(self) -> None:
+        self.history.cache = reloaded(self.history.cache)
+
+
 @law
 def single_caches_remember() -> Finding:
     """Fed in pieces, trimmed, copied and reloaded, a cache gives attention to its history."""
-    worst = 0.0
-    for seed in range(PLAYS):
-        rng = np.random.default_rng(seed)
-        if worst > BOUND:
-            break
-        play = single(window=WINDOW if seed % 2 else None)
-        for _ in range(MOVES):
-            move = rng.choice(["token", "token", "chunk", "trim", "copy", "reload"])
-            if move == "token":
-                worst = max(worst, play.feed(rng, [1]))
-            elif move == "chunk":
-                worst = max(worst, play.feed(rng, [int(rng.choice([2, 7, 20, 255]))]))
-            elif move == "trim" and play.shortest > 1 and play.cache.is_trimmable():
-                play.trim(int(rng.integers(1, play.shortest)))
-            elif move == "copy":
-                left, play.cache = play.cache, copy.deepcopy(play.cache)
-                worst = max(worst, play.feed(rng, [3]))
-                left.update_and_fetch(*noise(rng, rows=1, tokens=5))
-            elif move == "reload" and play.shortest:
-                play.cache = _reloaded(play.cache)
-    return within("distance of attention over a cache from that over its history", worst, BOUND)
+    SingleCache.seen = Distances(BOUND)
+    what = "distance of attention over a cache from that over its history"
+    return play_within(what, SingleCache, SingleCache.seen, PLAYS, MOVES)
+
+
+class BatchCache(RuleBasedStateMachine):
+    """A batch of caches, plain or rotating, next to all that each row was fed."""
+
+    seen = Distances(BOUND)
+
+    @initialize(window=sampled_from([None, WINDOW]), lengths=FED_ROWS)
+    def start(self, window: int | None, lengths: list[tuple[int, ...]]) -> None:
+        self.rng = rng_of(0)
+        self.batch = merged([self._fed(window, each) for each in lengths])
+        self.decoded = False
+
+    def _fed(self, window: int | None, lengths: tuple[int, ...]) -> Histories:
+        row = single(window)
+        for length in lengths:
+            self.seen.note(row.feed(self.rng, [length]))
+        return row
+
+    @rule()
+    def decode(self) -> None:
+        # See chunks_follow_tokens: after single tokens a ring takes no chunk in a batch.
+        self.decoded = self.batch.window is not None
+        self.seen.note(self.batch.feed(self.rng, [1] * len(self.batch.rows)))
+
+    @precondition(lambda self: not self.decoded)
+    @rule(lengths=tuples(*[integers(1, 12)] * 5))
+    def prefill(self, lengths: tuple[int, ...]) -> None:
+        """Prompts of unequal lengths, padded on the right."""
+        self.seen.note(self.batch.feed(self.rng, lengths[: len(self.batch.rows)]))
+
+    @precondition(lambda self: len(self.batch.rows) > 1)
+    @rule(kept=tuples(*[booleans()] * 5))
+    def keep(self, kept: tuple[bool, ...]) -> None:
+        rows = range(len(self.batch.rows))
+        self.batch.keep([row for row in rows if kept[row]] or [rows[-1]])
+
+    @precondition(lambda self: len(self.batch.rows) < 4)
+    @rule(lengths=FED_ROWS)
+    def extend(self, lengths: list[tuple[int, ...]]) -> None:
+        other = merged([self._fed(self.batch.window, each) for each in lengths])
+        self.batch.cache.extend(other.cache)
+        self.batch.take_rows(self.batch.rows + other.rows)
+
+    @precondition(lambda self: self.batch.shortest)
+    @rule()
+    def extract_and_merge(self) -> None:
+        self.batch = merged([self.batch.alone(row) for row in range(len(self.batch.rows))])
+
+    @precondition(lambda self: self.batch.shortest and not self.batch.window)
+    @rule()
+    def reload(self) -> None:  # of rings see batch_caches_reload
+        self.batch.cache = type(self.batch.cache).from_state(self.batch.cache.state)
 
 
 @law
 def batch_caches_keep_rows_apart() -> Finding:
     """Merged, fed unequally, filtered, joined and taken out, a row stays what it was fed."""
-    worst = 0.0
-    for seed in range(PLAYS):
-        rng = np.random.default_rng(seed)
-        if worst > BOUND:
-            break
-        play = _some_rows(rng, WINDOW if seed % 2 else None)
-        decoded = False
-        for _ in range(MOVES):
-            rows = len(play.rows)
-            moves = ["token", "filter", "extend", "extract", *([] if decoded else ["ragged"])]
-            moves += [] if play.window else ["reload"]  # of rings see batch_caches_reload
-            move = rng.choice(moves)
-            if move == "token":
-                # See chunks_follow_tokens: after single tokens a ring takes no chunk in a batch.
-                decoded = play.window is not None
-                worst = max(worst, play.feed(rng, [1] * rows))
-            elif move == "ragged":
-                lengths = rng.integers(1, int(rng.choice([4, 13])), rows).tolist()
-                worst = max(worst, play.feed(rng, lengths))
-            elif move == "filter" and rows > 1:
-                play.keep(sorted(rng.permutation(rows)[: rng.integers(1, rows)].tolist()))
-            elif move == "extend" and rows < 4:
-                other = _some_rows(rng, play.window)
-                play.cache.extend(other.cache)
-                play.take_rows(play.rows + other.rows)
-            elif move == "extract" and play.shortest:
-                play = merged([play.alone(row) for row in range(rows)])
-            elif move == "reload" and play.shortest:
-                play.cache = type(play.cache).from_state(play.cache.state)
-    return within("distance of attention in a batch from that of each row alone", worst, BOUND)
+    BatchCache.seen = Distances(BOUND)
+    what = "distance of attention in a batch from that of each row alone"
+    return play_within(what, BatchCache, BatchCache.seen, PLAYS, MOVES)
 
 
 @law
@@ -156,60 +197,3 @@ def quantised_caches_round() -> Finding:
     later.round_rows()
     worst = max(worst, later.feed(rng, [1]))
     return within("distance of attention over a quantised cache from its definition", worst, BOUND)
-
-
-@law
-def prompts_are_reused() -> Finding:
-    """A prompt cache that is looked up holds a prompt's first tokens, and comes with the rest.
-
-    What is done to a cache that was handed out does not reach the stored one.
-    """
-    wrong = 0
-    for seed in range(PLAYS):
-        rng = np.random.default_rng(seed)
-        store = LRUPromptCache(max_size=4)
-        for _ in range(MOVES):
-            tokens = rng.integers(1, 3, rng.integers(1, 9)).tolist()
-            if rng.random() < 0.5:
-                store.insert_cache("model", list(tokens), [_holding(tokens)])
-                continue
-            found, rest = store.fetch_nearest_cache("model", list(tokens))
-            held = _held(found[0]) if found else []
-            wrong += held + list(rest) != tokens
-            if found:
-                found[0].update_and_fetch(*[mx.zeros((1, 1, 1, 1))] * 2)
-    if wrong:
-        return within("prompts that the cache and the rest do not add up to", wrong, 0)
-    store = LRUPromptCache(max_size=4)
-    for length in (1, 2, 3):
-        store.insert_cache("model", list(range(length)), [_holding(list(range(length)))])
-    kept = (len(store), store.nbytes)
-    return same("prompts and bytes after one grew", kept, (1, _holding([0, 1, 2]).nbytes))
-
-
-def _holding(tokens: list[int]) -> KVCache:
-    cache = KVCache()
-    cache.update_and_fetch(*[mx.array(tokens, mx.float32).reshape(1, 1, -1, 1)] * 2)
-    return cache
-
-
-def _held(cache: KVCache) -> list[int]:
-    keys, _ = cache.keys_and_values()
-    return [int(key) for key in keys.reshape(-1).tolist()]
-
-
-def _some_rows(rng: np.random.Generator, window: int | None) -> Histories:
-    parts = [single(window) for _ in range(rng.integers(1, 3))]
-    for part in parts:
-        for _ in range(rng.integers(0, 3)):
-            part.feed(rng, [int(rng.choice([1, 5, 9, 20, 260]))])
-    return merged(parts)
-
-
-def _reloaded(cache: Any) -> Any:
-    with tempfile.TemporaryDirectory() as directory:
-        file = str(Path(directory) / "cache.safetensors")
-        caching.save_prompt_cache(file, [cache])
-        (loaded,) = caching.load_prompt_cache(file)
-        mx.eval(loaded.keys, loaded.values)
-        return loaded

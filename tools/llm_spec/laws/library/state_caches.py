@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from hypothesis.strategies import booleans, lists, sampled_from, tuples
 from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import (
     ArraysCache,
@@ -19,89 +25,113 @@ from mlx_lm.models.cache import (
 )
 
 from llm_spec.laws.finding import Finding, law, same
+from llm_spec.laws.library.play import Missed, play_same, rng_of
+from llm_spec.laws.library.reference_cache import reloaded
 
 PLAYS, MOVES, CHUNK = 20, 12, 16
 Row = list[np.ndarray | None]
 """One row of a state cache: its arrays, or None before the first token."""
+FILLED_ROWS = lists(booleans(), min_size=1, max_size=3)
+"""Which of one to three rows hold a state already."""
 
 
-def reloaded(cache: Any) -> Any:
-    """`cache` saved as a prompt cache and loaded again."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = str(Path(directory) / "cache.safetensors")
-        caching.save_prompt_cache(file, [cache])
-        (loaded,) = caching.load_prompt_cache(file)
-        mx.eval([part for part in loaded.state if isinstance(part, mx.array)])
-        return loaded
+class ChunkedCache(RuleBasedStateMachine):
+    """A chunked cache, next to how many tokens it was fed: each key holds its token's place."""
+
+    @initialize()
+    def start(self) -> None:
+        self.cache = ChunkedKVCache(CHUNK)
+        self.fed, self.first = 0, 0
+
+    @rule(tokens=sampled_from([1, 1, 5, 20, 300]))
+    def feed(self, tokens: int) -> None:
+        self.cache.maybe_trim_front()  # as llama4 does before each pass
+        self.first = max(self.first, self.fed - CHUNK)
+        keys, _ = self.cache.update_and_fetch(*[_counted(self.fed, tokens)] * 2)
+        self.fed += tokens
+        held = [int(key) for key in np.array(keys)[0, 0, :, 0]]
+        start = self.cache.start_position
+        if held != list(range(self.first, self.fed)) or start != self.first:
+            says = f"{len(held)} tokens from {start}, not {self.fed - self.first} from {self.first}"
+            raise Missed(says)
+
+    @precondition(lambda self: self.fed - self.first > 1)
+    @rule()
+    def trim(self) -> None:
+        self.fed -= self.cache.trim(1)
+
+    @precondition(lambda self: self.fed)
+    @rule()
+    def reload(self) -> None:
+        self.cache = reloaded(self.cache)
 
 
 @law
 def chunked_caches_remember() -> Finding:
     """A chunked cache hands out its last chunk and what is fed, and says where that starts."""
-    wrong = []
-    for seed in range(PLAYS):
-        rng = np.random.default_rng(seed)
-        cache = ChunkedKVCache(CHUNK)
-        fed, start = 0, 0
-        for _ in range(MOVES):
-            length = int(rng.choice([1, 1, 5, 20, 300]))
-            cache.maybe_trim_front()  # as llama4 does before each pass
-            start = max(start, fed - CHUNK)
-            keys, _ = cache.update_and_fetch(*[_counted(fed, length)] * 2)
-            fed += length
-            held = [int(key) for key in np.array(keys)[0, 0, :, 0]]
-            if held != list(range(start, fed)) or cache.start_position != start:
-                wrong.append(f"{len(held)} from {cache.start_position}, not {fed - start}")
-            move = rng.choice(["trim", "reload", "nothing"])
-            if move == "trim" and fed - start > 1:
-                fed -= cache.trim(1)
-            elif move == "reload":
-                cache = reloaded(cache)
-    return same("tokens that a chunked cache holds", wrong[:3], [])
+    return play_same("what a chunked cache holds", ChunkedCache, "its last chunk", PLAYS, MOVES)
 
 
 def _counted(start: int, length: int) -> mx.array:
     return mx.arange(start, start + length, dtype=mx.float32).reshape(1, 1, length, 1)
 
 
+class StateCache(RuleBasedStateMachine):
+    """A batch of state caches, next to the arrays that each row was given."""
+
+    @initialize(filled=FILLED_ROWS)
+    def start(self, filled: list[bool]) -> None:
+        self.rng = rng_of(0)
+        self.rows = [self._row(each) for each in filled]
+        self.cache = ArraysCache.merge([_alone(row) for row in self.rows])
+
+    def _row(self, filled: bool) -> Row:
+        drawn = [self.rng.standard_normal(3).astype(np.float32) for _ in range(2)]
+        return [*drawn] if filled else [None, None]
+
+    @precondition(lambda self: len(self.rows) > 1)
+    @rule(kept=tuples(*[booleans()] * 6))
+    def keep(self, kept: tuple[bool, ...]) -> None:
+        places = range(len(self.rows))
+        left = [place for place in places if kept[place]] or [places[-1]]
+        self.cache.filter(left)
+        self.rows = [self.rows[place] for place in left]
+
+    @precondition(lambda self: len(self.rows) < 5)
+    @rule(filled=FILLED_ROWS)
+    def extend(self, filled: list[bool]) -> None:
+        more = [self._row(each) for each in filled]
+        self.cache.extend(ArraysCache.merge([_alone(row) for row in more]))
+        self.rows = self.rows + more
+
+    @rule()
+    def write(self) -> None:
+        for e in range(2):
+            new = self.rng.standard_normal((len(self.rows), 3)).astype(np.float32)
+            self.cache[e] = mx.array(new)
+            for i, row in enumerate(self.rows):
+                row[e] = new[i]
+
+    @precondition(lambda self: any(row[0] is not None for row in self.rows))
+    @rule()
+    def extract_and_merge(self) -> None:
+        self.cache = ArraysCache.merge([self.cache.extract(i) for i in range(len(self.rows))])
+
+    @precondition(lambda self: any(row[0] is not None for row in self.rows))
+    @rule()
+    def reload(self) -> None:
+        self.cache = reloaded(self.cache)
+
+    @invariant()
+    def holds_its_rows(self) -> None:
+        if not _holds(self.cache, self.rows):
+            raise Missed("another state")
+
+
 @law
 def state_caches_keep_rows_apart() -> Finding:
     """Merged, filtered, joined and taken out, a row of states stays as it was."""
-    wrong = []
-    for seed in range(PLAYS):
-        rng = np.random.default_rng(seed)
-        rows: list[Row] = [_states(rng) for _ in range(rng.integers(1, 4))]
-        cache = ArraysCache.merge([_alone(row) for row in rows])
-        for _ in range(MOVES):
-            move = rng.choice(["filter", "extend", "write", "extract", "reload"])
-            filled = any(row[0] is not None for row in rows)
-            if move == "filter" and len(rows) > 1:
-                keep = sorted(rng.permutation(len(rows))[: rng.integers(1, len(rows))].tolist())
-                cache.filter(keep)
-                rows = [rows[i] for i in keep]
-            elif move == "extend" and len(rows) < 5:
-                more = [_states(rng) for _ in range(rng.integers(1, 3))]
-                cache.extend(ArraysCache.merge([_alone(row) for row in more]))
-                rows += more
-            elif move == "write":
-                for e in range(2):
-                    new = rng.standard_normal((len(rows), 3)).astype(np.float32)
-                    cache[e] = mx.array(new)
-                    for i, row in enumerate(rows):
-                        row[e] = new[i]
-            elif move == "extract" and filled:
-                parts = [cache.extract(i) for i in range(len(rows))]
-                cache = ArraysCache.merge(parts)
-            elif move == "reload" and filled:
-                cache = reloaded(cache)
-            wrong += [f"{move} at play {seed}"] * (not _holds(cache, rows))
-    return same("moves that change a row", wrong[:3], [])
-
-
-def _states(rng: np.random.Generator) -> Row:
-    if rng.random() < 0.3:
-        return [None, None]
-    return [rng.standard_normal(3).astype(np.float32) for _ in range(2)]
+    return play_same("states of a batch", StateCache, "its rows' own", PLAYS, MOVES)
 
 
 def _alone(row: Row) -> ArraysCache:
