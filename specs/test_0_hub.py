@@ -13,13 +13,14 @@ from huggingface_hub import constants, file_download
 from rich.console import Console
 
 from fixtures.doubles import damaged
+from fixtures.doubles.damaged import copies
 from fixtures.doubles.loopback_hub import LoopbackHub
+from fixtures.doubles.refusals import is_one_sentence
+from fixtures.doubles.suite_run import plant, start_pytest
 from fixtures.provision import hub
 from fixtures.provision.catalogue import Hub
 from fixtures.provision.download import Unavailable
 from fixtures.synthetic.small_directory import write_small_model
-from specs.test_0_mistakes import is_one_sentence, plant, start_pytest
-from specs.test_0_model_directory import copies
 
 REPO = "someone/small"
 

@@ -5,20 +5,14 @@ PYTEST_ADDOPTS names.
 """
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from fixtures.doubles.refusals import complaint, is_one_sentence
+from fixtures.doubles.suite_run import ROOT, plant, start_pytest
 from fixtures.provision import catalogue
-from specs.test_0_provisioning import complaint, is_one_sentence
-
-ROOT = Path(__file__).parents[1]
-
 
 ENTRY = """[wet]
 about = "water"
@@ -65,22 +59,6 @@ def test_a_mistake_in_the_catalogue_is_refused_in_one_sentence(exhibit, tmp_path
 
     assert not accepted, says
     assert list(catalogue.load(file)) == ["wet"], "a right catalogue is refused"
-
-
-def start_pytest(*arguments, root=ROOT, program="import pytest, sys; sys.exit(pytest.main())"):
-    """A run of its own, as a user starts it, with its output as text."""
-    own = ("PYTEST_XDIST", "PYTEST_CURRENT")  # of the run that this spec is part of
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
-    command = [sys.executable, "-c", program, *map(str, arguments), "-p", "no:cacheprovider"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=root, env=environment, text=True, **pipes)
-
-
-def plant(monkeypatch, tmp_path, plugin):
-    """Have every pytest that a spec starts load `plugin`, the text of a module."""
-    (tmp_path / "planted_fault.py").write_text(plugin)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p planted_fault")
 
 
 MODULES = ("__init__", "conftest", "reporter")

@@ -13,7 +13,8 @@ import pytest
 from mlx_lm.utils import load_tokenizer
 
 from fixtures.doubles import damaged
-from fixtures.synthetic.small_directory import write_small_model
+from fixtures.doubles.damaged import copies
+from fixtures.doubles.refusals import is_one_sentence
 from llm_spec import directory as directories
 from llm_spec.directory import (
     BadModel,
@@ -25,20 +26,8 @@ from llm_spec.directory import (
     trial_load,
 )
 from llm_spec.directory.child import Child, Stopped
-from specs.test_0_mistakes import is_one_sentence
 
 ROOM = 10**12  # bytes of memory that a directory may fill here, whatever this machine has
-
-
-def copies(tmp_path, damages):
-    """A whole directory, copied and damaged in every way: name -> directory."""
-    whole = write_small_model(tmp_path / "whole")
-    for number, (name, damage) in enumerate(damages.items()):
-        directory = tmp_path / f"{len(damages)}-{number}"
-        shutil.rmtree(directory, ignore_errors=True)
-        shutil.copytree(whole, directory)
-        damage(directory)
-        yield name, directory
 
 
 def view_of(directory):

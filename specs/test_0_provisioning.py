@@ -18,24 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.provision import catalogue, download, provision
-from fixtures.provision.provision import Unavailable
+from fixtures.doubles.refusals import complaint, is_one_sentence
+from fixtures.provision import download, provision
 from fixtures.synthetic.mini_package import mini_package
 
 ROOT = Path(__file__).parents[1]
-
-
-def complaint(attempt):
-    """What `attempt` is refused with, or None if it goes through."""
-    try:
-        attempt()
-    except (Unavailable, catalogue.UnknownModel, catalogue.CatalogueError) as error:
-        return str(error)
-    return None
-
-
-def is_one_sentence(text):
-    return bool(text) and "\n" not in text and text[-1] in ".?" and len(text) < 500
 
 
 def left(cache):

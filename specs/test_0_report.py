@@ -11,14 +11,22 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.doubles.browser import visit
-from fixtures.doubles.report_sample import HEADS, HOSTILE, LAYERS, TOKENS, many_models, sample
+from fixtures.doubles.browser import PHONE, visit
+from fixtures.doubles.report_sample import (
+    HEADS,
+    HOSTILE,
+    LAYERS,
+    TOKENS,
+    exhibit_of,
+    many_models,
+    miswrite,
+    sample,
+    written,
+)
 from llm_spec.report import page
-from llm_spec.report.page import write_report
 
 pytestmark = pytest.mark.browser
 ISOLATES = str.maketrans("", "", "\u2066\u2067\u2068\u2069")
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 FIRST_PICTURE = """
 new MutationObserver((_, observer) => {
   if (!document.querySelector('.main-svg')) return;
@@ -26,28 +34,6 @@ new MutationObserver((_, observer) => {
   observer.disconnect();
 }).observe(document, { subtree: true, childList: true });
 """
-
-
-def written(tmp_path, results=None, name="report.html"):
-    """The report on `results`, or on the sample, as a file."""
-    path = tmp_path / name
-    write_report(results or sample(), path)
-    return path
-
-
-def exhibit_of(results, kind):
-    """The first exhibit of this kind."""
-    return next(e for claim in results["claims"] for e in claim["exhibits"] if e["kind"] == kind)
-
-
-def miswrite(monkeypatch, name, right, wrong):
-    """Plant `wrong` for `right` in one of the page's scripts or styles."""
-    whole = page.asset(name)
-    assert right in whole, f"{name} no longer holds {right!r}"
-    asset = page.asset
-    monkeypatch.setattr(
-        page, "asset", lambda n: whole.replace(right, wrong) if n == name else asset(n)
-    )
 
 
 def ask_the_network(monkeypatch):

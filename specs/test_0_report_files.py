@@ -10,13 +10,12 @@ from contextlib import redirect_stderr, redirect_stdout
 import numpy as np
 import pytest
 
-from fixtures.doubles.browser import visit
-from fixtures.doubles.report_sample import sample
+from fixtures.doubles.browser import PHONE, visit
+from fixtures.doubles.report_sample import miswrite, sample, written
 from llm_spec.cli import report as report_command
 from llm_spec.report import comparison as comparing
 from llm_spec.report import load, sections
 from llm_spec.report.page import render_report
-from specs.test_0_report import PHONE, miswrite, written
 
 NAN = '{"kind":"bars","title":"t","axis":"a","labels":["x"],"values":[NaN]}'
 

@@ -7,7 +7,7 @@ from html import unescape
 import pytest
 
 from fixtures.doubles.browser import visit
-from fixtures.doubles.report_sample import many_models, sample
+from fixtures.doubles.report_sample import exhibit_of, many_models, miswrite, sample, written
 from fixtures.models import seeds
 from llm_spec.ledger import results, terminal
 from llm_spec.ledger.claims import Claim
@@ -15,7 +15,6 @@ from llm_spec.numerics import device
 from llm_spec.report import entries
 from llm_spec.report.page import render_report
 from llm_spec.report.payload import FILE_LIMIT
-from specs.test_0_report import exhibit_of, miswrite, written
 
 MATRIX_ROWS = "[...document.querySelectorAll('.matrix tbody tr')]"
 ROWS_OF_A_CLAIM = re.compile(r'<tr data-subjects="([^"]*)" data-verdict="([^"]*)">')

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from specs.test_0_mistakes import plant, start_pytest
+from fixtures.doubles.suite_run import plant, start_pytest
 
 WORKERS = [2]  # how many the sweep of this spec is given
 

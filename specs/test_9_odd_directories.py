@@ -10,6 +10,8 @@ import pytest
 from mlx_lm.utils import load_tokenizer
 
 from fixtures.doubles import damaged
+from fixtures.doubles.damaged import copies
+from fixtures.doubles.refusals import is_one_sentence
 from fixtures.models import law_verdict, subjects
 from fixtures.models.subjects import Subject
 from fixtures.provision.catalogue import Entry
@@ -20,8 +22,6 @@ from llm_spec.directory import ModelDirectory, trial_load
 from llm_spec.directory.chat_template import BoundedTemplate
 from llm_spec.laws import CHAT_LAWS, TEXT_LAWS
 from llm_spec.laws.tokenizer import chat
-from specs.test_0_mistakes import is_one_sentence
-from specs.test_0_model_directory import copies
 
 
 def somebodys(directory):
