@@ -1,4 +1,4 @@
-"""What a specification is given: options, models, exhibits, snapshots. The ledger is in specs/."""
+"""What a specification is given: models, exhibits, snapshots. The rest is in fixtures/plugins."""
 
 import os
 
@@ -7,33 +7,33 @@ from llm_spec.numerics import blas
 # Before anything imports mlx.core, or it has no effect. Float32 is float32: left alone, MLX
 # multiplies it with 10 bits of mantissa on NVIDIA's cards. Workers of pytest-xdist share the cores.
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
-BLAS = blas.preload(processes=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+PRELOADED = blas.preload(processes=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 # ruff: noqa: E402  nothing may come before the lines above
-from pathlib import Path
-
 import pytest
 
 from fixtures.models import roles
 from fixtures.models.inspection import INSPECTIONS, NAMED_MODELS, REFERENCE, VIEWS
 from fixtures.plugins.snapshots import PerSubject
+from fixtures.plugins.stash import BLAS
 from llm_spec.ledger.evidence import Exhibits
 
-pytest_plugins = ["fixtures.plugins.model_options", "fixtures.plugins.missing_kernels"]
+pytest_plugins = [
+    "fixtures.plugins.model_options",
+    "fixtures.plugins.collection",
+    "fixtures.plugins.reporter",
+    "fixtures.plugins.missing_kernels",
+]
 REAL = pytest.mark.real
 NO_REFERENCE = pytest.param(
     None, id="no reference", marks=pytest.mark.skip("name a reference: --reference Y")
 )
 
 
-def pytest_addoption(parser):
-    group = parser.getgroup("claims", "claims about a model")
-    group.addoption("--claims", action="store_true", help="list the ledger and stop")
-    group.addoption("--show", action="store_true", help="print what each spec saw as it runs")
-    group.addoption(
-        "--report", action="append", default=[], metavar="PATH", type=Path,
-        help="write the results to PATH: .json for the data, .html for the page (repeatable)",
-    )  # fmt: skip
+def pytest_configure(config):
+    # pytest-xdist's workers share the threads that are told of here.
+    workers = config.getoption("numprocesses", None)
+    config.stash[BLAS] = f"{PRELOADED}, shared by {workers} workers" if workers else str(PRELOADED)
 
 
 def pytest_report_header(config):
@@ -43,14 +43,8 @@ def pytest_report_header(config):
 
     return (
         f"model: {', '.join(given)}{held_to}; device: {device.kind_and_name()}; "
-        f"BLAS: {blas_in_use(config)}"
+        f"BLAS: {config.stash[BLAS]}"
     )
-
-
-def blas_in_use(config):
-    """What computes, in words: pytest-xdist's workers share the threads that are told of here."""
-    workers = config.getoption("numprocesses", None)
-    return f"{BLAS}, shared by {workers} workers" if workers else BLAS
 
 
 def pytest_generate_tests(metafunc):
@@ -100,6 +94,14 @@ architecture, served_model = _role("architecture"), _role("served_model")
 def reference(request, models):
     """The model that --reference names; for falsifiers, the embedded one."""
     return models[getattr(request, "param", roles.ROLES["directory"].default)]
+
+
+@pytest.fixture
+def planted_fault(request):
+    """A fault of the past and a law that must see it; the first where no other is asked for."""
+    from fixtures.planted import FAULTS  # here: it imports mlx-lm, which takes seconds
+
+    return getattr(request, "param", (FAULTS[0], FAULTS[0].laws[0]))
 
 
 @pytest.fixture

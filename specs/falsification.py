@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import pytest
 
+from fixtures.plugins.collection import REASONS
 from llm_spec.ledger.evidence import Exhibits
-from specs.conftest import REASONS
 
 NOT_RUN = (pytest.skip.Exception, pytest.xfail.Exception)
 RECORDERS = {"exhibit", "snapshot"}

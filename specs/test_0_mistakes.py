@@ -61,13 +61,10 @@ def test_a_mistake_in_the_catalogue_is_refused_in_one_sentence(exhibit, tmp_path
     assert list(catalogue.load(file)) == ["wet"], "a right catalogue is refused"
 
 
-MODULES = ("__init__", "conftest", "reporter")
-
-
 def copy_with_a_typo(directory):
     """The suite without its specs, and a ledger with a misspelt field."""
     (directory / "specs").mkdir(exist_ok=True)
-    for name in ("conftest.py", "pyproject.toml", *(f"specs/{n}.py" for n in MODULES)):
+    for name in ("conftest.py", "pyproject.toml", "specs/__init__.py"):
         shutil.copy(ROOT / name, directory / name)
     for name in ("fixtures", "tools"):
         (directory / name).unlink(missing_ok=True)
@@ -133,7 +130,7 @@ def lose_what_workers_saw(monkeypatch, tmp_path):
     plant(monkeypatch, tmp_path, """
 import os
 if "PYTEST_XDIST_WORKER" in os.environ:
-    from tools.exhibits import Exhibits
+    from llm_spec.ledger.evidence import Exhibits
     Exhibits.measured = lambda self, what, value, should_be: what
 """)  # fmt: skip
 
