@@ -1,6 +1,5 @@
 """Experiment 5: what attends to what, and how that is known to be the model's own attention."""
 
-import sys
 from dataclasses import replace
 
 import mlx.core as mx
@@ -10,9 +9,15 @@ import pytest
 from mlx_lm.models import llama
 from mlx_lm.models.cache import make_prompt_cache
 
+from fixtures.models.law_verdict import hold_to_law
 from fixtures.texts import prompts
+from llm_spec.laws import Case
+from llm_spec.laws.model import forward
+from llm_spec.laws.model import tracing as laws_of_tracing
 from llm_spec.model import tokens
+from llm_spec.model.config import text_config
 from llm_spec.numerics import tolerances
+from llm_spec.numerics.distances import worst
 from llm_spec.observe import attention
 from llm_spec.observe import trace as tracing
 from llm_spec.observe.trace import attention_calls, trace
@@ -24,22 +29,28 @@ def lift_the_mask(monkeypatch):
     monkeypatch.setattr(llama, "create_attention_mask", lambda *_, **__: None)
 
 
-def claim_as_many_kv_heads(subject):
-    config = {**subject.config, "num_key_value_heads": subject.config["num_attention_heads"]}
-    return {"subject": subject.replacing(config=config)}
+def copy_keys_and_values_for_every_head(monkeypatch):
+    attend = llama.scaled_dot_product_attention
+
+    def copying(queries, keys, values, **options):
+        shared = queries.shape[1] // keys.shape[1]
+        keys, values = (mx.repeat(part, shared, axis=1) for part in (keys, values))
+        return attend(queries, keys, values, **options)
+
+    monkeypatch.setattr(llama, "scaled_dot_product_attention", copying)
 
 
-@pytest.mark.claim(id="5.1", falsifier=claim_as_many_kv_heads)
+@pytest.mark.claim(id="5.1", falsifier=copy_keys_and_values_for_every_head)
 def test_queries_outnumber_keys_and_values_as_the_config_says(subject, exhibit):
     """Several query heads share one key and one value head, so k_proj and v_proj are narrower."""
-    call = attention_calls(subject.model, IDS)[0][0]
+    call = first_call(subject)
     shapes = {"queries": call.queries.shape, "keys": call.keys.shape, "values": call.values.shape}
     exhibit.table(
         [[name, heads, width, heads * width] for name, (_, heads, _, width) in shapes.items()],
         columns=["", "heads", "head width", "projection width"],
         title="what attends, layer 0",
     )
-    config = subject.config
+    config = text_config(subject.config)
     expected = (config["num_attention_heads"], *[config["num_key_value_heads"]] * 2)
     heads = tuple(shape[1] for shape in shapes.values())
 
@@ -51,13 +62,13 @@ def test_queries_outnumber_keys_and_values_as_the_config_says(subject, exhibit):
 @pytest.mark.claim(id="5.2", falsifier=lift_the_mask)
 def test_no_token_attends_to_a_later_token(trained, exhibit):
     """Rows are queries, columns keys; the future lies right of the diagonal."""
-    ids = tokens.encode(trained.tokenizer, prompts.EXAMPLE)
-    seen = trace(trained.model, ids)
+    ids = tokens.prompt(trained.tokenizer, prompts.EXAMPLE)
     pieces = tokens.token_texts(trained.tokenizer, ids)
-    weights = [layer.round(4) for layer in seen.attention]
-    exhibit.heatmap(seen.attention[0][0], rows=pieces, columns=pieces, title="layer 0, head 0")
+    maps = maps_of(trace(trained.model, ids))
+    weights = [layer.round(4) for layer in maps]
+    exhibit.heatmap(maps[0][0], rows=pieces, columns=pieces, title="layer 0, head 0")
     exhibit.add("attention", prompts.EXAMPLE, tokens=pieces, weights=weights)
-    future = max(float(np.triu(layer, k=1).max()) for layer in seen.attention)
+    future = worst(float(np.triu(layer, k=1).max()) for layer in maps)
 
     says = exhibit.measured("largest weight on a later token", future, should_be=0)
 
@@ -65,23 +76,28 @@ def test_no_token_attends_to_a_later_token(trained, exhibit):
     assert future == 0, says
 
 
-@pytest.mark.claim(id="5.3", falsifier=lift_the_mask)
+def maps_of(seen):
+    """The maps, (heads, queries, keys), of the layers that attend; skips where none does."""
+    return [layer for layer in seen.attention if layer is not None] or pytest.skip(seen.note)
+
+
+def read_without_the_mask(monkeypatch, subject):
+    lift_the_mask(monkeypatch)
+    return {"subject": subject.replacing(case=replace(subject.case))}  # which holds no logits yet
+
+
+@pytest.mark.claim(id="5.3", falsifier=read_without_the_mask)
 def test_changing_later_tokens_changes_no_earlier_logit(subject, exhibit):
     """The same fact without looking inside: earlier logits stay equal to the bit."""
     half = len(IDS) // 2
     changed = IDS[:half] + [id_ + 1 for id_ in IDS[half:]]
-    a, b = (np.array(subject.model(mx.array([ids]))[0]) for ids in (IDS, changed))
-    by_position = np.abs(a - b).max(axis=-1)  # (tokens,)
+    a, b = (Case(subject.model, ids).logits for ids in (IDS, changed))
     exhibit.bars(
-        {str(i): float(change) for i, change in enumerate(by_position)},
+        {str(i): float(change) for i, change in enumerate(np.abs(a - b).max(axis=-1))},
         title=f"tokens {half} to {len(IDS) - 1} were changed", axis="largest change of a logit",
     )  # fmt: skip
-    earlier, later = by_position[:half].max(), by_position[half:].min()
 
-    says = exhibit.measured("largest change of an earlier logit", earlier, should_be=0)
-
-    assert later > 0, "changed tokens leave their own logits as they were, but should change them"
-    assert earlier == 0, says
+    hold_to_law(subject, forward.causality, exhibit)
 
 
 def forget_to_normalise(monkeypatch):
@@ -98,20 +114,23 @@ def forget_to_normalise(monkeypatch):
 def test_a_tokens_weights_sum_to_one(subject, exhibit):
     """Over the keys it sees, and its sink where the model has one; to float32 rounding."""
     seen = trace(subject.model, IDS, verify=False)
-    sums = [
-        layer.sum(-1, dtype=np.float64) + (0 if sink is None else sink)
-        for layer, sink in zip(seen.attention, seen.sinks, strict=True)
-    ]  # (heads, queries) each
-    missed = max(float(np.abs(total - 1).max()) for total in sums)
-    exhibit.bars(
-        {f"layer {i}": float(np.abs(total - 1).max()) for i, total in enumerate(sums)},
-        title="distance of a row's sum from one", axis="distance",
-    )  # fmt: skip
+    apart = {
+        f"layer {i}": float(np.abs(layer.sum(-1, dtype=np.float64) + sink_of(seen, i) - 1).max())
+        for i, layer in enumerate(seen.attention)
+        if layer is not None
+    }
+    missed = worst(apart.values()) if apart else pytest.skip(seen.note)
+    exhibit.bars(apart, title="distance of a row's sum from one", axis="distance")
     allowed = len(IDS) * float(np.finfo(np.float32).eps)  # each of the weights rounds once
 
     says = exhibit.measured("largest distance from one", missed, f"at most {allowed:.1e}")
 
     assert missed <= allowed, says
+
+
+def sink_of(seen, layer):
+    """(heads, queries) weights of a layer's sink; 0 where it has none."""
+    return 0 if seen.sinks[layer] is None else seen.sinks[layer]
 
 
 def leave_out_the_scale(monkeypatch):
@@ -126,17 +145,15 @@ def leave_out_the_scale(monkeypatch):
 @pytest.mark.claim(id="5.5", falsifier=leave_out_the_scale)
 def test_the_maps_give_the_layers_own_attention_output(subject, exhibit):
     """What makes the other claims mean something: a wrong map passes every one but this."""
-    layers = attention_calls(subject.model, IDS)
-    errors = [max(reconstruction(call) for call in calls) for calls in layers]
+    layers = enumerate(attention_calls(subject.model, IDS))
+    errors = {i: worst(map(reconstruction, calls)) for i, calls in layers if calls}
     exhibit.curve(
-        list(range(len(errors))), {"float32": errors}, title="map times values against the output",
+        list(errors), {"float32": list(errors.values())},
+        title="map times values against the output",
         x_axis="layer", y_axis="relative difference",
     )  # fmt: skip
-    allowed = tolerances.reconstruction(layers[0][0].dtype, keys=len(IDS))
 
-    says = exhibit.measured("largest relative difference", max(errors), f"at most {allowed:.0e}")
-
-    assert max(errors) <= allowed, says
+    hold_to_law(subject, laws_of_tracing.attention_is_reproduced, exhibit)
 
 
 def reconstruction(call):
@@ -144,11 +161,11 @@ def reconstruction(call):
     return attention.reconstruction_error(weights, call.values, call.output)
 
 
-def read_one_token(monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "IDS", IDS[:1])
+def rotate_nothing(monkeypatch):
+    monkeypatch.setattr(nn.RoPE, "__call__", lambda self, states, **_: states)
 
 
-@pytest.mark.claim(id="5.6", falsifier=read_one_token)
+@pytest.mark.claim(id="5.6", falsifier=rotate_nothing)
 def test_a_map_without_rope_norm_scale_or_mask_is_not_the_models(models, exhibit):
     """The shortcuts of published tools: each still sums to one a row and looks plausible."""
     rows = []
@@ -168,7 +185,7 @@ def test_a_map_without_rope_norm_scale_or_mask_is_not_the_models(models, exhibit
         rows, columns=["model", "map", "largest error of a weight", "of the layer's output"],
         title="what shortcuts cost, layer 0",
     )  # fmt: skip
-    least = min(error for *_, error in rows)
+    least = min(0 if np.isnan(error) else error for *_, error in rows)
 
     says = exhibit.measured("smallest error of the output", least, "at least 0.01, a thousand fold")
 
@@ -176,7 +193,9 @@ def test_a_map_without_rope_norm_scale_or_mask_is_not_the_models(models, exhibit
 
 
 def first_call(subject):
-    return attention_calls(subject.model, IDS)[0][0]
+    """The first use of attention; skips where the model has none."""
+    calls = [call for layer in attention_calls(subject.model, IDS) for call in layer]
+    return calls[0] if calls else pytest.skip("no layer attends by softmax")
 
 
 def omitting(block, part, subject):
@@ -199,12 +218,14 @@ def forget_the_offset(monkeypatch):
 
 @pytest.mark.claim(id="5.7", falsifier=forget_the_offset)
 def test_a_decode_step_attends_as_the_last_row_of_the_whole_map(subject, exhibit):
-    """With a cache the last token is read alone, and sees what it saw in the full pass."""
+    """With a cache the last token is read alone, and sees what it saw in the full pass. That the
+    step's map is the model's own, a law tells first: it cannot tell that the model itself errs."""
+    own = laws_of_tracing.a_decode_step_is_reproduced(Case(subject.model, IDS))
     whole = trace(subject.model, IDS)
     cache = make_prompt_cache(subject.model)
     subject.model(mx.array([IDS[:-1]]), cache=cache)
     step = trace(subject.model, IDS[-1:], cache=cache)
-    pairs = zip(step.attention, whole.attention, strict=True)
+    pairs = list(zip(maps_of(step), maps_of(whole), strict=True))
     apart = [float(np.abs(one[:, 0] - all_[:, -1]).max()) for one, all_ in pairs]
     exhibit.curve(
         list(range(len(apart))), {"last row": apart}, title="decode step against full pass",
@@ -212,10 +233,13 @@ def test_a_decode_step_attends_as_the_last_row_of_the_whole_map(subject, exhibit
     )  # fmt: skip
     allowed = tolerances.reordered(mx.float32, layers=len(apart))
 
-    says = exhibit.measured("largest difference", max(apart), should_be=f"at most {allowed:.1e}")
+    missed = worst(apart)
 
-    assert step.attention[0].shape[1:] == (1, len(IDS)), f"map of {step.attention[0].shape}"
-    assert max(apart) <= allowed, says
+    says = exhibit.measured("largest difference", missed, should_be=f"at most {allowed:.1e}")
+
+    assert own.holds, own.says
+    assert pairs[0][0].shape[1:] == (1, len(IDS)), f"map of {pairs[0][0].shape}"
+    assert missed <= allowed, says
 
 
 def leave_a_trace_behind(monkeypatch):
@@ -226,12 +250,10 @@ def leave_a_trace_behind(monkeypatch):
 @pytest.mark.claim(id="5.8", falsifier=leave_a_trace_behind)
 def test_tracing_changes_no_bit_of_the_logits(subject, exhibit):
     """The pass is watched, not replaced: its logits are those of a plain pass."""
-    plain = np.array(subject.model(mx.array([IDS]))[0].astype(mx.float32))  # (tokens, vocabulary)
-    traced = trace(subject.model, IDS).logits
-    again = np.array(subject.model(mx.array([IDS]))[0].astype(mx.float32))
-    exhibit.text(f"{traced.shape[0]} × {traced.shape[1]} logits compared", title="traced and plain")
-    different = int((traced != plain).sum() + (again != plain).sum())
+    plain, traced = Case(subject.model, IDS).logits, trace(subject.model, IDS).logits
+    exhibit.table(
+        [[*traced.shape, int((traced != plain).sum())]],
+        columns=["tokens", "vocabulary", "logits that differ"], title="traced and plain",
+    )  # fmt: skip
 
-    says = exhibit.measured("logits that differ", different, should_be=0)
-
-    assert different == 0, says
+    hold_to_law(subject, laws_of_tracing.tracing_changes_nothing, exhibit)

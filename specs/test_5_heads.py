@@ -4,28 +4,35 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from fixtures.doubles.tampered import ModelInNeedOfBos, TamperedModel, TokenizerWithBos
+from llm_spec.ledger.evidence import Exhibits
 from llm_spec.model import tokens
+from llm_spec.model.config import text_config
 from llm_spec.observe import trace as tracing
 from llm_spec.observe.trace import trace
+from llm_spec.quality import likelihood
 
 HALF = 20  # length of a random sequence that is then repeated
 
 
 def repeated_ids(subject):
-    """Random ids, twice over: nothing but the first half can predict the second."""
-    size = subject.config["vocab_size"]
+    """Random ids, twice over: nothing but the first half can predict the second. Before them
+    stands what the tokenizer puts before every text."""
+    size = text_config(subject.config)["vocab_size"]
     ids = np.random.default_rng(0).integers(20, size, HALF).tolist()
-    return [*ids, *ids]
+    start = tokens.start(subject.tokenizer) if subject.entry.has_tokenizer else []
+    return [*start, *ids, *ids]
 
 
-def scores(layers):
+def scores(seen):
     """(layers, heads) each: mean weight on the first token, on the previous one, and on the one
-    that followed the same token half a sequence ago."""
-    maps = np.stack(layers)  # (layers, heads, queries, keys)
+    that followed the same token half a sequence ago. Skips where no layer attends."""
+    layers = [layer for layer in seen.attention if layer is not None]
+    maps = np.stack(layers or pytest.skip(seen.note))  # (layers, heads, queries, keys)
     n = maps.shape[-1]
-    rows = np.arange(HALF, n)
+    rows = np.arange(n - HALF, n)
     return {
-        "sink": maps[:, :, HALF:, 0].mean(-1),
+        "sink": maps[:, :, rows, 0].mean(-1),
         "previous": maps[:, :, rows, rows - 1].mean(-1),
         "induction": maps[:, :, rows, rows - HALF + 1].mean(-1),
     }
@@ -40,7 +47,7 @@ def both(trained, models, kind, exhibit):
     """The strongest head of a kind in the trained model and in a random one."""
     found = {}
     for subject in (trained, models["tiny-llama"]):
-        table = scores(trace(subject.model, repeated_ids(subject)).attention)
+        table = scores(trace(subject.model, repeated_ids(subject)))
         found[subject.name] = best(table[kind])
         if subject is trained:
             names = [f"head {i}" for i in range(table[kind].shape[1])]
@@ -103,19 +110,64 @@ def test_a_trained_model_has_an_induction_head(trained, models, exhibit):
 @pytest.mark.claim(id="5.13", falsifier=untrain)
 def test_a_repeated_random_sequence_is_predicted_the_second_time(trained, exhibit):
     """Loss a token: what induction heads are good for. A random model gains nothing."""
-    ids = repeated_ids(trained)
-    logits = trained.model(mx.array([ids]))[0].astype(mx.float32)  # (tokens, vocabulary)
-    chosen = mx.take_along_axis(logits[:-1], mx.array(ids[1:])[:, None], axis=-1)[:, 0]
-    losses = np.array(mx.logsumexp(logits[:-1], axis=-1) - chosen, dtype=np.float64)
+    losses = losses_of(trained)
     exhibit.curve(
-        list(range(1, len(ids))), {"loss": losses.tolist()}, title="a random sequence, twice",
-        x_axis="token", y_axis="nats",
+        list(range(1, len(losses) + 1)), {"loss": losses.tolist()},
+        title="a random sequence, twice", x_axis="token", y_axis="nats",
     )  # fmt: skip
-    first, second = losses[: HALF - 1].mean(), losses[HALF:].mean()
+    gain = second_over_first(losses)
 
-    says = exhibit.measured("second loss over the first", second / first, should_be="below 0.5")
+    says = exhibit.measured("second loss over the first", gain, should_be="below 0.5")
 
-    assert second < first / 2, says
+    assert gain < 0.5, says
+
+
+def losses_of(subject):
+    """(tokens - 1,) nats that each token of the repeated sequence costs, after those before it."""
+    ids = repeated_ids(subject)
+    return -likelihood.token_logprobs(subject.model, ids)
+
+
+def second_over_first(losses):
+    """Mean loss of the second half over that of the first. Each half's first token is left out:
+    nothing predicts it."""
+    return losses[-(HALF - 1) :].mean() / losses[-(2 * HALF - 1) : -HALF].mean()
+
+
+BOS = 1  # one of SmolLM2's special tokens, which its tokenizer does not add
+
+
+def start_with_nothing(monkeypatch):
+    monkeypatch.setattr(tokens, "start", lambda tokenizer: [])
+
+
+@pytest.mark.claim(id="5.60", falsifier=start_with_nothing)
+def test_prompts_start_with_the_bos_that_the_tokenizer_adds(embedded, exhibit):
+    """A model that predicts nothing without its BOS, beside the one that it is made of."""
+    in_need = embedded.replacing(
+        model=ModelInNeedOfBos(embedded.model, BOS),
+        tokenizer=TokenizerWithBos(embedded.tokenizer, BOS),
+    )
+    rows = [
+        [name, *starts(subject), second_over_first(losses_of(subject))]
+        for name, subject in {"without a BOS": embedded, "with one": in_need}.items()
+    ]
+    exhibit.table(
+        rows, columns=["tokenizer", "a prompt's ids", "the random ids", "second loss over first"],
+        title="how prompts start",
+    )  # fmt: skip
+    gain = rows[1][-1]
+
+    says = exhibit.measured("second loss over the first, with a BOS", gain, "below 0.5")
+
+    assert rows[0][1] == tokens.encode(embedded.tokenizer, "Rust is a"), f"not the text: {rows[0]}"
+    assert gain < 0.5, says
+    assert rows[1][1] == [BOS, *rows[0][1]], f"not a BOS and the text: {rows[1][1]}"
+
+
+def starts(subject):
+    """The ids of a prompt, and how the random ids begin."""
+    return tokens.prompt(subject.tokenizer, "Rust is a"), repeated_ids(subject)[:3]
 
 
 def read_the_layers_backwards(monkeypatch):
@@ -135,17 +187,64 @@ def likeliest(subject, seen, position):
 def test_the_answer_becomes_the_top_token_only_late(trained, exhibit):
     """The head reads each layer's state as if it were the last: Paris wins near the end."""
     prompt = "The capital of France is"
-    ids = tokens.encode(trained.tokenizer, prompt)
+    ids = tokens.prompt(trained.tokenizer, prompt)
     seen = trace(trained.model, ids)
+    answer = trained.tokenizer.decode([int(seen.logits[-1].argmax())])
+    if answer.strip() != "Paris":
+        pytest.skip(f"{trained.name} goes on with {answer!r}, not with Paris")
     grid = [likeliest(trained, seen, position) for position in range(len(ids))]
     exhibit.add(
         "lens", f"{prompt} …", prompt=prompt, tokens=tokens.token_texts(trained.tokenizer, ids),
         layers=[f"layer {layer}" for layer in range(len(grid[0]))], top=list(zip(*grid)),
     )  # fmt: skip
     tops = [cell["token"] for cell in grid[-1]]
-    first = tops.index(" Paris") if " Paris" in tops else len(tops)
+    first = tops.index(answer)  # the last layer says it: the lens is held to the model's logits
     half = len(tops) // 2
 
     says = exhibit.measured("first layer that says Paris", first, f"{half} to {len(tops) - 1}")
 
-    assert half <= first < len(tops), says
+    assert half <= first, says
+
+
+SKIPPED = pytest.skip.Exception
+
+
+def refute_any_other_answer(monkeypatch):
+    def refute(reason):
+        raise AssertionError(reason)
+
+    monkeypatch.setattr(pytest, "skip", refute)
+
+
+@pytest.mark.claim(id="5.61", falsifier=refute_any_other_answer)
+def test_a_model_that_answers_otherwise_is_told_of_and_not_refuted(embedded, exhibit):
+    """SmolLM2 with the logits of " Paris" and " the" exchanged, as a base model might go on."""
+    paris, the = (tokens.encode(embedded.tokenizer, text)[0] for text in (" Paris", " the"))
+
+    def exchanged(logits):
+        order = mx.arange(logits.shape[-1])
+        order[paris], order[the] = the, paris
+        return logits[..., order]
+
+    base = embedded.replacing(model=TamperedModel(embedded.model, exchanged))
+    verdicts = {"as it is": verdict_on(embedded), "a base model": verdict_on(base)}
+    exhibit.table(list(verdicts.items()), columns=["model", "verdict"], title="where Paris appears")
+
+    said = verdicts["a base model"]
+
+    says = exhibit.measured("what is said of the base model", said, should_be="not run: …")
+
+    assert verdicts["as it is"] == "verified", f"as it is: {verdicts['as it is']}"
+    assert said.startswith("not run: smollm2-135m goes on with ' the'"), says
+
+
+def verdict_on(subject):
+    """What becomes of a model that is asked for the capital of France."""
+    silent = Exhibits(lambda name, value: None, subject.name, pytest.skip)
+    try:
+        test_the_answer_becomes_the_top_token_only_late(subject, silent)
+    except SKIPPED as reason:
+        return f"not run: {reason}"
+    except AssertionError as failure:
+        return f"refuted: {failure}"
+    return "verified"

@@ -32,6 +32,22 @@ def encode(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
+def prompt(tokenizer: Any, text: str) -> list[int]:
+    """The ids of `text` as a model was trained to read a text: after a BOS, if it was given one."""
+    return [*start(tokenizer), *encode(tokenizer, text)]
+
+
+def start(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before every text: the id of its BOS, or nothing.
+
+    Without it a model that was trained with one predicts badly, and its heads have nothing to park
+    their attention on. What a tokenizer puts after a text (an EOS) is not part of this.
+    """
+    alone, whole = encode(tokenizer, "a"), list(tokenizer.encode("a"))
+    places = range(len(whole) - len(alone) + 1)
+    return whole[: next((i for i in places if whole[i : i + len(alone)] == alone), 0)]
+
+
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """Each id decoded alone."""
     return [tokenizer.decode([id_]) for id_ in ids]
