@@ -13,7 +13,7 @@ import pytest
 from mlx_lm.utils import load_tokenizer
 
 from fixtures.doubles import damaged
-from fixtures.doubles.damaged import copies
+from fixtures.doubles.damaged import ROOM, copies, view_of
 from fixtures.doubles.refusals import is_one_sentence
 from llm_spec import directory as directories
 from llm_spec.directory import (
@@ -26,16 +26,6 @@ from llm_spec.directory import (
     trial_load,
 )
 from llm_spec.directory.child import Child, Stopped
-
-ROOM = 10**12  # bytes of memory that a directory may fill here, whatever this machine has
-
-
-def view_of(directory):
-    """Where the view of `directory` goes: an empty place beside it."""
-    place = directory.with_name(f"{directory.name}-view")
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    return place
 
 
 def refusal(function, *arguments, **options):

@@ -63,6 +63,24 @@ def test_the_tokenizer_loads_and_each_id_has_a_row(directory, exhibit):
     assert not wrong, says
 
 
+def state_other_bits(directory, tmp_path):
+    path = copied(directory, tmp_path / "other-bits")
+    stated = directory.config.get("quantization") or {"group_size": 64, "bits": 4}
+    setting(quantization={**stated, "bits": 12 - stated["bits"]})(path)
+    return as_subject(directory, path)
+
+
+@pytest.mark.claim(id="9.127", falsifier=state_other_bits)
+def test_weights_are_packed_as_the_configuration_says(directory, exhibit):
+    """Bits, group size and mode of every packed module, as mlx-lm finds them in the files."""
+    problem = problems_of(directory).get("packing")
+    exhibit.text(problem or "weights are packed as stated, or not at all", title="packing")
+
+    says = exhibit.measured("packing", problem or "as stated", should_be="as stated")
+
+    assert not problem, says
+
+
 def reach_for_python(directory, tmp_path):
     path = copied(directory, tmp_path / "reaching")
     setting("tokenizer_config.json", chat_template="{{ messages.__class__.__mro__ }}")(path)

@@ -10,7 +10,7 @@ import pytest
 from mlx_lm.utils import load_tokenizer
 
 from fixtures.doubles import damaged
-from fixtures.doubles.damaged import copies
+from fixtures.doubles.damaged import ROOM, copies, view_of
 from fixtures.doubles.refusals import is_one_sentence
 from fixtures.models import law_verdict, subjects
 from fixtures.models.subjects import Subject
@@ -18,8 +18,9 @@ from fixtures.provision.catalogue import Entry
 from fixtures.synthetic.small_directory import write_small_model
 from llm_spec import directory as directories
 from llm_spec.cli import command_line, fit
-from llm_spec.directory import ModelDirectory, trial_load
+from llm_spec.directory import ModelDirectory, packing, shards, trial_load
 from llm_spec.directory.chat_template import BoundedTemplate
+from llm_spec.directory.probe import TEXT_STAGES
 from llm_spec.laws import CHAT_LAWS, TEXT_LAWS
 from llm_spec.laws.tokenizer import chat
 
@@ -224,3 +225,88 @@ def test_templates_of_every_family_keep_the_laws_of_chats(exhibit, tmp_path):
     says = exhibit.measured("laws broken by a sound template", broken, should_be=[])
 
     assert not broken, says
+
+
+def told(directory):
+    """What is said of a directory: that it is refused, the notes on it, and its problems."""
+    view = view_of(directory)
+    try:
+        found = directories.inspect_directory(directory, view, free=ROOM)
+    except directories.BadModel as problem:
+        return [str(problem)]
+    return [*found.problems.values(), *found.notes]
+
+
+def try_it_here(monkeypatch):
+    """Declare the model in this process: nothing here is hostile, and it takes no seconds."""
+
+    def declared(view, *_, **options):
+        messages = []
+        trial_load.main(view, TEXT_STAGES, messages.append)
+        if fatal := [each["problem"] for each in messages if each.get("fatal")]:
+            raise directories.BadModel(fatal[0])
+        return {each["about"]: each["problem"] for each in messages if "about" in each}
+
+    monkeypatch.setattr(directories, "run_probe", declared)
+
+
+def not_told(exhibit, tmp_path, cases):
+    """The cases of which something else is said than should be, and what."""
+    said = {
+        case: told(directory)
+        for case, directory in copies(tmp_path, {case: how for case, (how, _) in cases.items()})
+    }
+    exhibit.table(
+        [[case, " ".join(texts)] for case, texts in said.items()], columns=["directory", "said"],
+        title="what is said",
+    )  # fmt: skip
+    assert told(tmp_path / "whole") == [], "something is said of a whole directory"
+    return {
+        case: texts for case, texts in said.items()
+        if len(texts) != 1 or cases[case][1] not in texts[0] or not is_one_sentence(texts[0])
+    }  # fmt: skip
+
+
+def believe_the_configuration(monkeypatch):
+    monkeypatch.setattr(packing, "held", lambda content, modules: None)
+
+
+@pytest.mark.claim(id="9.128", falsifier=believe_the_configuration)
+def test_packing_that_the_files_do_not_hold_is_told(exhibit, tmp_path, monkeypatch):
+    """What is stated, what is stored, and which of them mlx-lm takes."""
+    try_it_here(monkeypatch)
+    wrong = not_told(exhibit, tmp_path, damaged.PACKED)
+
+    says = exhibit.measured("packing not told", wrong, should_be={})
+
+    assert not wrong, says
+
+
+def look_at_no_file_beside_the_weights(monkeypatch):
+    monkeypatch.setattr(shards, "read_index", lambda found: ({}, None))
+
+
+@pytest.mark.claim(id="9.129", falsifier=look_at_no_file_beside_the_weights)
+def test_what_mlx_lm_ignores_is_told_and_the_model_checked(exhibit, tmp_path, monkeypatch):
+    """An index of another build, settings of a sampler: notes, and no fault of the model."""
+    try_it_here(monkeypatch)
+    wrong = not_told(exhibit, tmp_path, damaged.NOTED)
+
+    says = exhibit.measured("files not told of, or refused", wrong, should_be={})
+
+    assert not wrong, says
+
+
+def look_for_nothing_odd(monkeypatch):
+    monkeypatch.setattr(packing, "left_behind", lambda config, tensors: None)
+
+
+@pytest.mark.claim(id="9.130", falsifier=look_for_nothing_odd)
+def test_a_directory_that_one_step_mends_is_refused_with_that_step(exhibit, tmp_path, monkeypatch):
+    """Adapters, stray files, keys left behind: what to fuse, to take away, to take out."""
+    try_it_here(monkeypatch)
+    wrong = not_told(exhibit, tmp_path, damaged.MENDED)
+
+    says = exhibit.measured("steps not named", wrong, should_be={})
+
+    assert not wrong, says

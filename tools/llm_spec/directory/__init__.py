@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_spec.directory import config as config_file
-from llm_spec.directory import files, weights
+from llm_spec.directory import files, generation, weights
 from llm_spec.directory.errors import BadModel
 from llm_spec.directory.probe import TEXT_STAGES, run_probe
 
@@ -31,8 +31,8 @@ class ModelDirectory:
 
     `path` is a view of `source`: copies of its small files and links to its weights, without any
     code, so that nothing can be imported from it and nothing that is parsed changes under the
-    reader. `problems` are sentences about what the model can be checked without: its "tokenizer",
-    its "vocabulary" and its "chat template" (which the view then leaves out).
+    reader. `problems` are sentences about what the model can be checked without: its
+    "packing", "tokenizer", "vocabulary" and "chat template" (which the view then leaves out).
     """
 
     source: Path
@@ -40,6 +40,8 @@ class ModelDirectory:
     seen: dict[str, tuple[int, int]] = field(repr=False)
     """Size in bytes and modification time in ns of each file of `source` that was used."""
     problems: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """Sentences about what is no fault of the model, but not what its files say either."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for another process; `from_dict` takes them."""
@@ -48,7 +50,8 @@ class ModelDirectory:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelDirectory":
         seen = {name: (size, mtime) for name, (size, mtime) in values["seen"].items()}
-        return cls(Path(values["source"]), Path(values["path"]), seen, dict(values["problems"]))
+        paths = Path(values["source"]), Path(values["path"])
+        return cls(*paths, seen, dict(values["problems"]), list(values["notes"]))
 
 
 def inspect_directory(
@@ -74,12 +77,17 @@ def inspect_directory(
     on_stage("files")
     found = files.find(source)
     config = config_file.read(found)
-    weights.check(found, config, free=free, unpacked=unpacked)
+    notes = generation.check(found, config)
+    held = weights.check(found, config, free=free, unpacked=unpacked)
     files.view(found, into)
-    problems = run_probe(into, on_stage, skip=() if tokenizer else TEXT_STAGES)
+    try:
+        problems = run_probe(into, on_stage, skip=() if tokenizer else TEXT_STAGES)
+    except BadModel as problem:
+        # What is odd about the files may be why.
+        raise BadModel(" ".join([str(problem), *held.notes])) from problem
     if "chat template" in problems:
         _leave_out_the_template(into)
-    return ModelDirectory(found.root, into, found.seen(), problems)
+    return ModelDirectory(found.root, into, found.seen(), problems, [*held.notes, *notes])
 
 
 def inspect_config(source: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llm_spec.directory import packing
+from llm_spec.directory import generation, packing
 from llm_spec.directory.errors import BadModel, read_json
 from llm_spec.directory.files import Files
 from llm_spec.model.config import text_config
@@ -39,10 +39,7 @@ def read(found: Files) -> dict[str, Any]:
     for key, value in _sizes(content):
         _check_size(key, value)
     packing.check(content)
-    eos = content.get("eos_token_id")
-    ids = eos if isinstance(eos, list) else [eos]
-    if not all(each is None or (type(each) is int and each >= 0) for each in ids):
-        raise BadModel(f"config.json: eos_token_id should be a token's id, but is {quoted(eos)}.")
+    generation.check_ends("config.json", content)
     return content
 
 
@@ -54,7 +51,7 @@ def _refuse_code(found: Files, content: Mapping[str, Any]) -> None:
             "run here."
         )
     settings: dict[str, Any] = {"config.json": content}
-    for name in ("tokenizer_config.json", "processor_config.json", "generation_config.json"):
+    for name in ("tokenizer_config.json", "processor_config.json"):
         if name in found.small:
             settings[name] = read_json(found.root / name)
     for name, setting in settings.items():

@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -49,6 +50,8 @@ def find(source: Path) -> Files:
     if len(names) > MOST_FILES:
         raise BadModel(f"{source} holds {len(names):,} files, which no model directory does.")
     if "config.json" not in names:
+        if adapter := adapter_of(names):
+            raise BadModel(says_adapter(str(source), adapter))
         raise BadModel(f"{source} holds no config.json, so it is no model directory.{_hint(names)}")
     small = {name: _status(root, name) for name in names if _is_small(name)}
     weights = {name: _status(root, name) for name in names if fnmatch(name, WEIGHTS)}
@@ -82,6 +85,20 @@ def view(found: Files, into: Path) -> None:
             shutil.copyfileobj(source, target)
     for name in found.weights:
         (into / name).symlink_to(found.root / name)
+
+
+def adapter_of(names: Iterable[str]) -> str | None:
+    """The file of an adapter (LoRA, DoRA) among the files of a directory, if there is one."""
+    kinds = ("adapter_config.json", "adapter*.safetensors", "adapter_model.bin")
+    return next((name for name in names if any(fnmatch(name, kind) for kind in kinds)), None)
+
+
+def says_adapter(directory: str, adapter: str) -> str:
+    """What to do with an adapter instead of checking it."""
+    return (
+        f"{directory} holds an adapter ({quoted(adapter)}) and no model: fuse it first "
+        "(mlx_lm.fuse --model BASE --adapter-path ADAPTER) and check what that saves."
+    )
 
 
 def _hint(names: list[str]) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llm_spec.directory.errors import BadModel
+from llm_spec.model.safetensors import Tensor
 from llm_spec.text.untrusted import quoted
 
 STATED = ("quantization", "quantization_config")
 MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
+PLAIN = {"F16", "BF16", "F32", "F64"}
 MOST_BITS, LARGEST_GROUP = 16, 1024
 
 
@@ -59,3 +61,73 @@ def _check_values(where: str, packing: Mapping[str, Any]) -> None:
     mode = packing.get("mode", MODES[0])
     if not isinstance(mode, str):
         raise BadModel(f"config.json: {where} gives mode as {quoted(mode)}, which no packing has.")
+
+
+def held(content: Mapping[str, Any], modules: Mapping[str, Any]) -> str | None:
+    """What config.json says of packing and the files do not hold, with what mlx-lm does about it.
+
+    `modules` are the packed modules of the loaded model by path, with `bits`, `group_size` and
+    `mode`. mlx-lm takes these from the shapes of the weights and scales.
+    """
+    packing = content.get("quantization")
+    if not isinstance(packing, dict):
+        return None
+    if not modules:
+        return (
+            f"config.json says that weights are packed ({_as_words(packing)}), but none in the "
+            "files is: mlx-lm computes with the floats; take quantization out of config.json."
+        )
+    mode = packing.get("mode", MODES[0])
+    if mode not in MODES:
+        return (
+            f"config.json gives {quoted(mode)} as the mode of packing, which MLX does not have "
+            f"({', '.join(MODES)}): mlx-lm takes the mode that the scales tell."
+        )
+    others = [path for path, module in modules.items() if not _fits(packing, path, module)]
+    if not others:
+        return None
+    first = modules[others[0]]
+    stored = {"bits": first.bits, "group_size": first.group_size, "mode": first.mode}
+    every = "all of them" if len(others) == len(modules) else f"{len(others)} of {len(modules)}"
+    return (
+        f"config.json packs {_as_words(packing)}, but {quoted(others[0])} is stored "
+        f"{_as_words(stored)} ({every}): mlx-lm takes the latter, which is wrong where weights or "
+        "scales are damaged."
+    )
+
+
+def _fits(packing: Mapping[str, Any], path: str, module: Any) -> bool:
+    own = packing
+    for name, stated in overrides(packing):
+        # Loading may give a module another prefix than the one that it was saved under.
+        if isinstance(stated, dict) and (
+            name == path or name.endswith(f".{path}") or path.endswith(f".{name}")
+        ):
+            own = {"mode": packing.get("mode", MODES[0]), **stated}
+    return all(
+        own.get(key) in (None, getattr(module, key)) for key in ("bits", "group_size", "mode")
+    )
+
+
+def _as_words(packing: Mapping[str, Any]) -> str:
+    mode = packing.get("mode", MODES[0])
+    words = f"at {packing.get('bits')} bits in groups of {packing.get('group_size')}"
+    return words if mode == MODES[0] else f"{words} as {mode}"
+
+
+def left_behind(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
+    """Whether another library's packing is stated of weights that are floats."""
+    nested = content.get("text_config")
+    for part in (content, nested if isinstance(nested, dict) else {}):
+        stated = part.get("quantization_config")
+        if not isinstance(stated, dict) or "quantization" in content:
+            continue
+        packed = any(tensor.dtype not in PLAIN for tensor in tensors.values())
+        if not packed and not any("scale" in name or "absmax" in name for name in tensors):
+            method = stated.get("quant_method")
+            by = f" by {quoted(method)}" if method else ""
+            return (
+                f"config.json says that weights are packed{by}, but none in the files is: take "
+                "quantization_config out of config.json."
+            )
+    return None

@@ -21,6 +21,7 @@ class Stage:
 STAGES = {
     "importing": Stage("mlx-lm", None, 120),
     "model": Stage("config.json and the weights", None, 60),
+    "packing": Stage("what config.json says of packing", "packing", 10),
     "tokenizer": Stage("tokenizer.json and its like", "tokenizer", 60),
     "vocabulary": Stage("the vocabulary of tokenizer.json", "vocabulary", 10),
     "chat template": Stage("the chat template of tokenizer_config.json", "chat template", 10),

@@ -5,6 +5,7 @@ that nothing else gets among them, what libraries print goes to standard error.
 """
 
 import functools
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from llm_spec.directory import packing
 from llm_spec.directory.child import channel, tell
 from llm_spec.directory.errors import BadModel, reason
 from llm_spec.text.untrusted import quoted
@@ -52,12 +54,13 @@ def main(view: Path, skip: list[str], say: Callable[[dict[str, Any]], None]) -> 
         loaded["tokenizer"] = load_tokenizer(view, config)
 
     stages: dict[str, Callable[[], None]] = {
+        "packing": lambda: check_packing(model, view),
         "tokenizer": load,
         "vocabulary": lambda: check_vocabulary(loaded["tokenizer"], model),
         "chat template": lambda: check_template(loaded["tokenizer"], view),
     }
     for stage, attempt in stages.items():
-        if stage in skip or (stage != "tokenizer" and not loaded):
+        if stage in skip or (stage in ("vocabulary", "chat template") and not loaded):
             continue
         say({"stage": stage})
         try:
@@ -115,6 +118,8 @@ def explain(error: Exception, view: Path) -> str:
         return f"config.json lacks {reason(found[1])}, which its model_type needs."
     if isinstance(error, AttributeError) and re.search(r"'Model(Args)?'", text):
         return "config.json: model_type is the name of a module that holds no model."
+    if "[quantize" in text:
+        return f"{file} is packed in a way that MLX does not have: {reason(text, without=view)}."
     if "[load" in text:
         return f"{file} cannot be read by MLX: {reason(text, without=view)}."
     why = f"{type(error).__name__}: {reason(text, without=view)}"
@@ -157,6 +162,14 @@ def load_tokenizer(view: Path, config: dict[str, Any]) -> Any:
     if not ids:
         raise BadModel("tokenizer.json turns text into no token at all.")
     return tokenizer
+
+
+def check_packing(model: Any, view: Path) -> None:
+    """What config.json says of packing must be what the weights are."""
+    modules = {path: each for path, each in model.named_modules() if "scales" in each}
+    content = json.loads((view / "config.json").read_text(encoding="utf-8"))
+    if said := packing.held(content, modules):
+        raise BadModel(said)
 
 
 def check_vocabulary(tokenizer: Any, model: Any) -> None:

@@ -1,36 +1,42 @@
 """What the weight files hold, read off their headers, and whether there is room for it."""
 
-import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from llm_spec.directory.errors import BadModel, megabytes, read_json
-from llm_spec.directory.files import Files
+from llm_spec.directory import packing, shards
+from llm_spec.directory.errors import BadModel, megabytes
+from llm_spec.directory.files import Files, adapter_of, says_adapter
 from llm_spec.model.safetensors import Tensor, read_header
 from llm_spec.text.untrusted import quoted
 
-INDEX = "model.safetensors.index.json"
-SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 FLOATS = {"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"}
-MOST_SHARDS = 2_000
 
 
-def check(
-    found: Files, config: Mapping[str, Any], *, free: int | None, unpacked: bool
-) -> dict[str, Tensor]:
-    """All tensors of the weight files by name; no weight is read.
+@dataclass(frozen=True)
+class Weights:
+    """All tensors of the weight files by name, and `notes`: sentences about files that mlx-lm does
+    not look at, or not as they are meant."""
+
+    tensors: dict[str, Tensor]
+    notes: list[str]
+
+
+def check(found: Files, config: Mapping[str, Any], *, free: int | None, unpacked: bool) -> Weights:
+    """Read the headers of the weight files; no weight is read.
 
     Raises `BadModel`: no weights or only pickled ones, a shard missing, a header that is not what
-    the format allows, a tensor twice or in no file, or more of them than there is room for.
+    the format allows, a tensor twice, or more of them than there is room for.
     """
     if not found.weights:
         raise BadModel(_no_weights(found))
     free = psutil.virtual_memory().available if free is None else free
-    index = _read_index(found, free)
-    _all_shards(found, index)
+    index, note = shards.read_index(found)
+    shards.check_complete(found, index)
+    stray = shards.stray(found, index)
     tensors: dict[str, Tensor] = {}
     for name in found.weights:
         try:
@@ -39,16 +45,21 @@ def check(
             text = str(error).removeprefix(f"{name}: ")
             raise BadModel(f"{name} is damaged: {text}; fetch it anew.") from error
         if twice := tensors.keys() & header.tensors.keys():
-            raise BadModel(f"{name} repeats the tensor {quoted(min(twice))} of another file.")
+            raise BadModel(
+                f"{stray or name} repeats the tensor {quoted(min(twice))} of another file"
+                + (": it is none of the numbered files, take it away." if stray else ".")
+            )
         tensors |= header.tensors
-    if lost := sorted(index.keys() - tensors.keys()):
-        where = quoted(index[lost[0]])
-        raise BadModel(f"{INDEX} puts the tensor {quoted(lost[0])} in {where}, which lacks it.")
     _check_room(found, tensors, config, free, unpacked)
-    return tensors
+    notes = [note, shards.other_build(index, tensors), packing.left_behind(config, tensors)]
+    if stray:
+        notes.append(f"{stray} is none of the numbered files beside it, and mlx-lm loads it too.")
+    return Weights(tensors, [each for each in notes if each])
 
 
 def _no_weights(found: Files) -> str:
+    if adapter := adapter_of(found.others):
+        return says_adapter(found.root.name, adapter)
     pickles = [name for name in found.others if name.endswith(PICKLES)]
     elsewhere = [name for name in found.others if name.endswith((".safetensors", ".gguf", ".npz"))]
     if elsewhere:
@@ -64,38 +75,6 @@ def _no_weights(found: Files) -> str:
     return (
         f"{found.root.name} holds no model*.safetensors, which mlx-lm reads: fetch or convert them."
     )
-
-
-def _read_index(found: Files, free: int) -> dict[str, str]:
-    """Tensor -> file, as the index says; empty without an index."""
-    if INDEX not in found.small:
-        return {}
-    index = read_json(found.root / INDEX)
-    shards = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(shards, dict) or not all(isinstance(v, str) for v in shards.values()):
-        raise BadModel(f"{INDEX} should map each tensor to a file (weight_map), but does not.")
-    metadata = index.get("metadata")
-    declared = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if isinstance(declared, int | float) and declared > free:
-        raise BadModel(
-            f"{INDEX} announces {megabytes(declared)} of weights, but {_too_little(free)}"
-        )
-    return shards
-
-
-def _all_shards(found: Files, index: Mapping[str, str]) -> None:
-    numbered = [match for name in found.weights if (match := SHARD.fullmatch(name))]
-    wanted = set(index.values())
-    for match in numbered[:1]:
-        count = int(match[2])
-        if count > MOST_SHARDS:
-            raise BadModel(f"{match[0]} speaks of {count:,} files, which no model has.")
-        wanted |= {f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)}
-    if missing := sorted(wanted - found.weights.keys()):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadModel(
-            f"{quoted(missing[0])}{more} of {len(wanted)} files of weights is missing: fetch it."
-        )
 
 
 def _check_room(

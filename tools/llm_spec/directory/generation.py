@@ -1,0 +1,74 @@
+"""What generation_config.json says: mlx-lm takes the ids that end a text from it, and no more."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from llm_spec.directory.errors import BadModel, read_json
+from llm_spec.directory.files import Files
+from llm_spec.text.untrusted import quoted
+
+NAME = "generation_config.json"
+# What a sampler can take, and the option of mlx-lm that sets it.
+SETTINGS: dict[str, tuple[float, float, str]] = {
+    "temperature": (0.0, 100.0, "--temp"),
+    "top_p": (0.0, 1.0, "--top-p"),
+    "top_k": (0, 10_000_000, "--top-k"),
+    "min_p": (0.0, 1.0, "--min-p"),
+    "repetition_penalty": (1e-6, 100.0, ""),
+}
+
+
+def check(found: Files, config: Mapping[str, Any]) -> list[str]:
+    """Sentences about settings that do not do what they say. Raises `BadModel` where mlx-lm could
+    not load the model for them."""
+    if NAME not in found.small:
+        return []
+    try:
+        content = json.loads((found.root / NAME).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} in line {error.lineno}"
+        return [f"{NAME} is not JSON: {where}: mlx-lm ignores it; fetch it anew or delete it."]
+    except (OSError, ValueError, RecursionError):
+        content = read_json(found.root / NAME)  # tells what is wrong
+    if not isinstance(content, dict):
+        raise BadModel(f"{NAME} should hold an object, but holds {quoted(content)}.")
+    check_ends(NAME, content)
+    return [*_ends(content, config), *_sampling(content)]
+
+
+def check_ends(file: str, content: Mapping[str, Any]) -> None:
+    """Raises `BadModel` where what ends a text is no id."""
+    eos = content.get("eos_token_id")
+    ids = eos if isinstance(eos, list) else [eos]
+    if not all(each is None or (type(each) is int and each >= 0) for each in ids):
+        raise BadModel(f"{file}: eos_token_id should be a token's id, but is {quoted(eos)}.")
+
+
+def _ends(content: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    ends = [_ids(each.get("eos_token_id")) for each in (content, config)]
+    if not all(ends) or ends[1] <= ends[0]:
+        return []
+    lost = ", ".join(map(str, sorted(ends[1] - ends[0])))
+    return [
+        f"{NAME} ends texts at {sorted(ends[0])}, and config.json also at {lost}: mlx-lm takes "
+        f"{NAME}'s alone."
+    ]
+
+
+def _ids(eos: Any) -> set[int]:
+    return {each for each in (eos if isinstance(eos, list) else [eos]) if each is not None}
+
+
+def _sampling(content: Mapping[str, Any]) -> list[str]:
+    given = {key: content[key] for key in SETTINGS if content.get(key) is not None}
+    for key, value in given.items():
+        low, high, _ = SETTINGS[key]
+        if type(value) not in (int, float) or not low <= value <= high:
+            return [f"{NAME} gives {key} as {quoted(value)}, which no sampler takes."]
+    if not given or content.get("do_sample") is False:
+        return []
+    asked = ", ".join(f"{key} {value:g}" for key, value in given.items())
+    options = " ".join(f"{SETTINGS[k][2]} {v:g}" for k, v in given.items() if SETTINGS[k][2])
+    ask = f"; ask for it: {options}" if options else ""
+    return [f"{NAME} asks for {asked}: mlx-lm reads none of it and answers greedily{ask}."]
