@@ -1,5 +1,7 @@
 """Experiment 0: what is known to be broken excuses that breakage, and no other."""
 
+import json
+
 import mlx.core as mx
 import pytest
 from mlx_lm import utils
@@ -10,9 +12,12 @@ from fixtures.models.subjects import Subject
 from fixtures.planted import MLX_LM
 from fixtures.provision.catalogue import Entry
 from fixtures.synthetic.architectures import shipped
-from fixtures.synthetic.small_directory import write_architecture
+from fixtures.synthetic.small_directory import write_architecture, write_model
+from fixtures.synthetic.tiny import build_tiny
 from llm_spec.laws import LAWS, OBJECT_LAWS
 from llm_spec.ledger.evidence import Exhibits
+from specs.test_0_mistakes import plant as plant_in_a_run
+from specs.test_0_mistakes import start_pytest
 
 LAW_OF = {law.__name__: law for law in LAWS}
 
@@ -154,3 +159,57 @@ def test_a_known_fault_is_recognised_in_a_directory(exhibit, tmp_path):
     says = exhibit.measured("directories judged otherwise", wrong, should_be=[])
 
     assert not wrong, says
+
+
+def weights(name):
+    """The tiny llama with one weight that is NaN, or with weights so large that logits are."""
+    model, config = build_tiny("tiny-llama")
+    if name == "a weight is NaN":
+        model.layers[1].mlp.up_proj.weight[3, 5] = float("nan")
+    else:
+        model.lm_head.weight *= 1e38
+    return model, config
+
+
+HAND_OUT_WHATEVER_IT_HOLDS = """
+def pytest_collection_finish(session):
+    from fixtures.models.subjects import Subject
+    Subject.not_finite = ""
+"""
+
+
+def hand_out_whatever_it_holds(monkeypatch, tmp_path):
+    plant_in_a_run(monkeypatch, tmp_path, HAND_OUT_WHATEVER_IT_HOLDS)
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.77", falsifier=hand_out_whatever_it_holds)
+def test_a_weight_that_is_no_number_is_told_once(exhibit, tmp_path):
+    """Some specs of experiments 4, 5 and 9 on two models: one holds a NaN, and one computes it
+    from weights that are all finite."""
+    names = ["a weight is NaN", "logits are NaN"]
+    paths = [write_model(tmp_path / name, *weights(name)) for name in names]
+    run = start_pytest(
+        "specs/test_4_weights.py", "specs/test_5_attention.py", "specs/test_9_laws.py",
+        "-k", "test_4 or test_5 or 9.11 or 9.12 or 9.13 or 9.17",
+        *(f"--model={path}" for path in paths), "--report", tmp_path / "results.json",
+    )  # fmt: skip
+    said = "".join(run.communicate())
+    exhibit.text(said[-2000:], title="what a run says of the two models")
+    rows = json.loads((tmp_path / "results.json").read_text())["claims"]
+    red = {
+        path.name: sorted(
+            row["id"]
+            for row in rows
+            if row["subject"] == str(path) and row["verdict"] == "refuted"
+        )
+        for path in paths
+    }
+    unjudged = [row["reason"] or "" for row in rows if row["subject"] == str(paths[0])]
+    told = [why for why in unjudged if "up_proj.weight holds 1 of" in why and "9.17" in why]
+
+    says = exhibit.measured("red where one weight is NaN", red[names[0]], should_be=["9.17"])
+
+    assert "9.11" in red[names[1]], f"red where logits are = {red[names[1]]}, but should hold 9.11"
+    assert red[names[0]] == ["9.17"], says
+    assert len(told) > 5, f"claims that say why they are not judged = {told}, but should be many"

@@ -28,6 +28,7 @@ from llm_spec.laws.finding import (
 from llm_spec.laws.model.round_trip import reloaded, saved
 from llm_spec.numerics import distances
 from llm_spec.observe.hooks import watched
+from llm_spec.observe.inputs import locate_non_finite
 from llm_spec.observe.recorder import layers_of
 
 GROUP, BITS = 32, 8
@@ -82,14 +83,8 @@ def quantised_is_the_same_rounded(case: Case) -> Finding:
 @law_of_storage
 def weights_are_finite(case: Case) -> Finding:
     """No weight is NaN or infinite."""
-    bad = []
-    for path, array in tree_flatten(case.model.parameters()):
-        if mx.issubdtype(array.dtype, mx.floating):
-            wrong = np.array(~mx.isfinite(array))
-            if wrong.any():
-                first = tuple(np.argwhere(wrong)[0].tolist())
-                bad.append(f"{wrong.sum()} of {path}, first at {first}")
-    return same("weights that are not finite", "; ".join(bad[:3]) or "none", "none")
+    found = "; ".join(map(str, locate_non_finite(case.model)[:3]))
+    return same("weights that are not finite", found or "none", "none")
 
 
 @law
