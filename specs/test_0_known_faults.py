@@ -6,6 +6,9 @@ import mlx.core as mx
 import pytest
 from mlx_lm import utils
 
+from fixtures.doubles.suite_run import plant as plant_in_a_run
+from fixtures.doubles.suite_run import start_pytest
+from fixtures.models import subjects
 from fixtures.models.known_faults import Expected, known_faults
 from fixtures.models.law_verdict import hold_to_law
 from fixtures.models.subjects import Subject
@@ -14,10 +17,9 @@ from fixtures.provision.catalogue import Entry
 from fixtures.synthetic.architectures import shipped
 from fixtures.synthetic.small_directory import write_architecture, write_model
 from fixtures.synthetic.tiny import build_tiny
-from llm_spec.laws import LAWS, OBJECT_LAWS
+from llm_spec.laws import LAWS, OBJECT_LAWS, finding
+from llm_spec.laws.model import storage
 from llm_spec.ledger.evidence import Exhibits
-from specs.test_0_mistakes import plant as plant_in_a_run
-from specs.test_0_mistakes import start_pytest
 
 LAW_OF = {law.__name__: law for law in LAWS}
 
@@ -161,6 +163,53 @@ def test_a_known_fault_is_recognised_in_a_directory(exhibit, tmp_path):
     assert not wrong, says
 
 
+def cut_the_sentence(monkeypatch):
+    whole = storage.within_rounding
+    monkeypatch.setattr(
+        storage, "within_rounding", lambda what, *rest: whole(what.split(";")[0], *rest)
+    )
+
+
+@pytest.mark.claim(id="0.78", falsifier=cut_the_sentence)
+def test_a_law_says_which_half_of_it_is_left_out(exhibit):
+    """Claim 9.43 also dequantises, where the model is small: what it says of one that is not."""
+    subject = Subject(Entry("tiny", "", "", architecture="qwen3"))
+    rows = []
+    for room in (storage.ROOM, 2**18):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(storage, "ROOM", room)
+            found = storage.quantised_is_the_same_rounded(subject.case)
+        rows.append([room / 2**20, "not dequantised" in found.what, found.says])
+    exhibit.table(
+        rows, columns=["room (MiB)", "says that half is left out", "finding"], title="claim 9.43"
+    )
+    told = [row[1] for row in rows]
+
+    says = exhibit.measured("whether it says so, with room and without", told, [False, True])
+
+    assert told == [False, True], says
+
+
+def take_it_for_unpacked(monkeypatch):
+    for module in (subjects, finding):
+        monkeypatch.setattr(module, "is_float32", lambda model: True)
+
+
+@pytest.mark.claim(id="0.79", falsifier=take_it_for_unpacked)
+def test_a_model_that_cannot_be_unpacked_is_judged_as_it_is_stored(exhibit, tmp_path):
+    """A tiny directory whose layers mlx-lm cannot dequantise, and laws that make its model anew."""
+    path = write_architecture(tmp_path / "prism", "prism_hadamard_qwen35")
+    subject = Subject(Entry("prism", "", "", directory=str(path))).replacing(path=path)
+    found = {law: verdict(subject, law) for law in ("reloaded_is_the_same", "rope_base_is_read")}
+    exhibit.table(list(map(list, found.items())), ["law", "verdict"], title="a Hadamard pack")
+    stored = sum("scales" in module for _, module in subject.case.model.named_modules())
+
+    says = exhibit.measured("verdicts", set(found.values()), should_be={"verified"})
+
+    assert set(found.values()) == {"verified"}, says
+    assert stored == 2, f"modules that stay packed = {stored}, but should be 2"
+
+
 def weights(name):
     """The tiny llama with one weight that is NaN, or with weights so large that logits are."""
     model, config = build_tiny("tiny-llama")
@@ -199,9 +248,7 @@ def test_a_weight_that_is_no_number_is_told_once(exhibit, tmp_path):
     rows = json.loads((tmp_path / "results.json").read_text())["claims"]
     red = {
         path.name: sorted(
-            row["id"]
-            for row in rows
-            if row["subject"] == str(path) and row["verdict"] == "refuted"
+            row["id"] for row in rows if row["subject"] == str(path) and row["verdict"] == "refuted"
         )
         for path in paths
     }

@@ -73,14 +73,16 @@ class Case:
     def float32(self) -> Case | None:
         """The same case with a float32 copy of the weights; this case where they are in float32.
 
-        None where the copy does not fit: it may take half of the memory that is free.
+        None where the copy does not fit, for it may take half of the memory that is free, and
+        where mlx-lm cannot undo the packing.
         """
         if is_float32(self.model):
             return self
         if not float32_fits(self.model):
             return None
+        copy = float32_copy(self.model)
         config = {name: value for name, value in self.config.items() if name not in PACKING}
-        return Case(float32_copy(self.model), self.token_ids, config)
+        return Case(copy, self.token_ids, config) if is_float32(copy) else None
 
 
 Cause = Literal["measured", "control", "raised"]

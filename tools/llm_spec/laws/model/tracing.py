@@ -6,7 +6,8 @@ The bound on a map is that of `llm_spec.numerics.tolerances`, to which `trace` i
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -115,10 +116,14 @@ def _handing_on(
     Returns what each layer that was called had computed, in the form of its state, and the logits.
     """
     outputs: dict[int, np.ndarray] = {}
+    calls = _calls(case)
 
     def put(layer: int, output: Any) -> Any:
         if isinstance(output, (tuple, list)):
             return type(output)([put(layer, output[0]), *output[1:]])
+        calls[layer] -= 1
+        if calls[layer]:  # a model that runs its layers several times: the state is the last one's
+            return output
         state = states[layer]
         axis = 1 if output.shape[1] == len(state) else output.shape.index(len(state))
         first = mx.moveaxis(output, axis, 0)
@@ -126,11 +131,27 @@ def _handing_on(
         handed = mx.array(state).reshape(first.shape)
         return mx.moveaxis(handed, 0, axis).astype(output.dtype)
 
+    return outputs, _replacing_outputs(case, put)
+
+
+def _calls(case: Case) -> Counter[int]:
+    """How often a pass calls each layer."""
+    calls: Counter[int] = Counter()
+
+    def count(layer: int, output: Any) -> Any:
+        calls[layer] += 1
+        return output
+
+    _replacing_outputs(case, count)
+    return calls
+
+
+def _replacing_outputs(case: Case, replace: Callable[[int, Any], Any]) -> np.ndarray:
+    """(tokens, vocabulary) logits of a pass in which every layer returns `replace(i, output)`."""
     with ExitStack() as replaced:
         for i, layer in enumerate(layers_of(case.model)):
-            replaced.enter_context(output_replaced(layer, partial(put, i)))
-        logits = logits_of(case.model, case.token_ids)
-    return outputs, logits
+            replaced.enter_context(output_replaced(layer, partial(replace, i)))
+        return logits_of(case.model, case.token_ids)
 
 
 def _reproduced(layers: list[list[AttentionCall]]) -> Finding:
