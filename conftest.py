@@ -16,6 +16,7 @@ from fixtures.models import roles
 from fixtures.models.inspection import INSPECTIONS, NAMED_MODELS, REFERENCE, VIEWS
 from fixtures.plugins.snapshots import PerSubject
 from fixtures.plugins.stash import BLAS
+from llm_spec.ledger import records
 from llm_spec.ledger.evidence import Exhibits
 
 pytest_plugins = [
@@ -118,10 +119,10 @@ def planted_fault(request):
 def exhibit(request):
     """Records what the spec saw, before its verdict."""
 
-    def record(name, value):
-        request.node.user_properties.append((name, value))
-
-    return Exhibits(record, dict(request.node.user_properties).get("subject", "suite"), pytest.skip)
+    properties = request.node.user_properties
+    about = records.about(properties)
+    subject = about.subject if about else "suite"
+    return Exhibits(lambda it: properties.append(records.as_property(it)), subject, pytest.skip)
 
 
 @pytest.fixture

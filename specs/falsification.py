@@ -14,6 +14,7 @@ import pytest
 
 from fixtures.plugins.collection import REASONS
 from llm_spec.ledger.evidence import Exhibits
+from llm_spec.ledger.records import Measured
 
 NOT_RUN = (pytest.skip.Exception, pytest.xfail.Exception)
 RECORDERS = {"exhibit", "snapshot"}
@@ -105,24 +106,24 @@ class Remembered:
 
 def run(spec, given, snapshot, plant=None):
     """Plant a fault, if there is one, and run the spec. What is planted stays planted."""
-    seen = {"measured": [], "expected": []}
+    seen = []
 
-    def record(name, value):
-        if name in seen:
-            seen[name].append(value)
+    def measured():
+        return [record for record in seen if isinstance(record, Measured)]
 
     def ended(how, said=""):
-        return Run(how, said, seen["measured"])
+        return Run(how, said, [record.says for record in measured()])
 
     try:
         changed = (call(plant, given) if plant else None) or {}
-        recorders = {"exhibit": Exhibits(record, "planted fault", pytest.skip)}
+        recorders = {"exhibit": Exhibits(seen.append, "planted fault", pytest.skip)}
         call(spec, {**given, **changed, **recorders, "snapshot": snapshot})
     except NOT_RUN as reason:
         return ended("skipped", str(reason))
     except AssertionError as failure:
-        pairs = zip(seen["measured"], seen["expected"], strict=True)
-        own = tuple(_on_one_line(f"{what}, but should be {wanted} [") for what, wanted in pairs)
+        own = tuple(
+            _on_one_line(f"{each.says}, but should be {each.expected} [") for each in measured()
+        )
         said = _on_one_line(str(failure))  # pytest indents the lines of a message
         return ended("red" if said.startswith(own) else "control", said)
     except Exception as error:

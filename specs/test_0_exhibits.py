@@ -1,39 +1,53 @@
 """Experiment 0: what specs saw comes whole into files, and harmless to the terminal."""
 
+import contextlib
 import errno
 import json
 import os
 import sys
 import unicodedata
 
+import execnet
+import numpy as np
 import pytest
 
-from llm_spec.ledger import evidence, results, terminal
+from llm_spec.ledger import records, results, terminal
 from llm_spec.ledger.evidence import Exhibits
 from llm_spec.report import destination
 from llm_spec.text import untrusted
 
 
 def keep_numbers_as_they_are(monkeypatch):
-    monkeypatch.setattr(evidence, "plain", lambda value: value)
+    monkeypatch.setattr(records, "plain", lambda value: value)
 
 
 @pytest.mark.claim(id="0.5", falsifier=keep_numbers_as_they_are)
-def test_every_exhibit_survives_json(exhibit):
-    """NaN and infinity become null; arrays become lists; half a surrogate pair stays text."""
-    recorded = []
-    recorder = Exhibits(lambda name, value: recorded.append(value), "-", pytest.skip)
+def test_what_a_spec_records_survives_json_and_the_way_from_a_worker(exhibit):
+    """pytest-xdist's channel knows plain types only. NaN and infinity become null, arrays lists,
+    and half a surrogate pair a sign."""
+    made = []
+    recorder = Exhibits(made.append, "-", pytest.skip)
     recorder.bars({"a": float("nan"), "b": float("inf"), "c": 0.5}, title="\ud83d", axis="x")
-    try:
-        text = results.to_json(recorded[0])
-        came_back = json.loads(text) == recorded[0] and recorded[0]["values"] == [None, None, 0.5]
-    except ValueError:
-        came_back = False
-    exhibit.text(str(came_back), title="came back equal")
+    recorder.heatmap(np.eye(2, dtype=np.float32), ["a", "b"], ["c", "d"], title="an array")
+    recorder.measured("share", np.float32(0.5), should_be=np.int64(1))
+    recorder.noise("a repeat", np.float64("nan"))
+    recorder.fault(keep_numbers_as_they_are, red=True)
+    sent = [records.as_property(record) for record in made]
+    arrived = []
+    ways = {json: results.to_json, execnet: execnet.dumps}
+    for way, dumps in ways.items():
+        with contextlib.suppress(ValueError, execnet.DumpError):
+            arrived.append(records.records_in(way.loads(dumps(sent))))
+    exhibit.text("\n".join(map(str, arrived)), title="came back, from JSON and from a worker")
+    numbers = [[it.exhibit["values"] for it in came[:2]] + [came[2].value] for came in arrived]
 
-    says = exhibit.measured("the exhibit came back from JSON", came_back, should_be=True)
+    says = exhibit.measured("numbers that came back", numbers, should_be=[NUMBERS, NUMBERS])
 
-    assert came_back, says
+    assert numbers == [NUMBERS, NUMBERS], says
+    assert arrived[0] == arrived[1] == records.records_in(sent), "a record changed on its way"
+
+
+NUMBERS = [[None, None, 0.5], [[1.0, 0.0], [0.0, 1.0]], 0.5]
 
 
 def write_in_place(monkeypatch):

@@ -9,6 +9,7 @@ import math
 import pytest
 
 from llm_spec.ledger import claims, results
+from llm_spec.ledger.records import About
 from specs import falsification
 from specs.falsification import Claimed
 
@@ -218,7 +219,7 @@ def test_a_claim_is_verified_only_by_a_spec_that_ran_and_passed(exhibit, tmp_pat
         collected = results.Results(claims.read_ledger(file))
         collected.expect("9.1", "water")
         for outcome in outcomes:
-            collected.add(outcome, None, [("claim", "9.1"), ("subject", "water")])
+            collected.add(results.Report(outcome, [About("9.1", "water")]))
         given[outcomes] = collected.rows[0].verdict
     rows = [[", ".join(outcomes) or "–", verdict] for outcomes, verdict in given.items()]
     exhibit.table(rows, columns=["outcomes", "verdict"], title="verdicts")

@@ -26,7 +26,7 @@ LAW_OF = {law.__name__: law for law in LAWS}
 
 def verdict(subject, law):
     """What becomes of a subject that is held to a law."""
-    silent = Exhibits(lambda name, value: None, subject.name, pytest.skip)
+    silent = Exhibits(lambda record: None, subject.name, pytest.skip)
     try:
         hold_to_law(subject, LAW_OF[law], silent)
     except pytest.xfail.Exception:

@@ -13,6 +13,7 @@ import pytest
 from fixtures.doubles.browser import PHONE, visit
 from fixtures.doubles.report_sample import miswrite, sample, written
 from llm_spec.cli import report as report_command
+from llm_spec.ledger.results import SCHEMA
 from llm_spec.report import comparison as comparing
 from llm_spec.report import load, sections
 from llm_spec.report.page import render_report
@@ -67,7 +68,7 @@ def test_results_that_cannot_be_drawn_are_refused_in_one_sentence(tmp_path, exhi
     mistakes = {
         "cut off": good[: len(good) // 2],
         "empty": "",
-        "a newer schema": good.replace('"schema": 1', '"schema": 2'),
+        "a newer schema": good.replace(f'"schema": {SCHEMA}', f'"schema": {SCHEMA + 1}'),
         "NaN in an exhibit": good.replace('"exhibits": []', f'"exhibits": [{NAN}]', 1),
         "not ours": "[1, 2]",
         "not JSON": "<!doctype html>",
@@ -115,7 +116,7 @@ def test_a_comparison_lists_exactly_what_changed(tmp_path, exhibit):
     after = copy.deepcopy(before)
     rows = {(claim["id"], claim["subject"]): claim for claim in after["claims"]}
     rows["1.1", "model-a"]["verdict"] = "refuted"
-    rows["8.1", "model-b"]["measured"] = "error = 3e-07"
+    rows["8.1", "model-b"] |= {"measured": "error = 3e-07 in 40 layers", "values": [3e-07]}
     after["claims"].remove(rows["7.1", "model-a"])
     after["claims"].append({**rows["7.1", "model-b"], "id": "7.9", "subject": "model-a"})
     for claim in after["claims"]:

@@ -11,6 +11,8 @@ from fixtures.doubles.report_sample import exhibit_of, many_models, miswrite, sa
 from fixtures.models import seeds
 from llm_spec.ledger import results, terminal
 from llm_spec.ledger.claims import Claim
+from llm_spec.ledger.records import About, Fault, Noise
+from llm_spec.ledger.results import Report
 from llm_spec.numerics import device
 from llm_spec.report import entries
 from llm_spec.report.page import render_report
@@ -29,10 +31,8 @@ def forget_the_seeds(monkeypatch):
 def test_the_method_section_tells_all_that_a_figure_may_depend_on(exhibit):
     """Each thing that the section must name, as this very run would have it."""
     run = results.Results({"9.9": Claim("9.9", "Water is wet", "law", "-", "it is dried")})
-    noise = {"of": "logits of a repeated pass", "value": 3e-7}
-    properties = [("claim", "9.9"), ("subject", "tiny-llama"), ("noise", noise),
-                  ("fault", {"spec": "a spec", "red": True})]  # fmt: skip
-    run.add("passed", None, properties)
+    noise = Noise("logits of a repeated pass", 3e-7)
+    run.add(Report("passed", [About("9.9", "tiny-llama"), noise, Fault("a spec", red=True)]))
     about = results.environment("pytest specs/ -n 2", "some BLAS", False, "today", seeds.seeds())
 
     html = render_report(run.document(about))
@@ -99,13 +99,14 @@ def test_the_table_of_laws_by_models_tells_what_the_results_say(tmp_path, exhibi
 
 def readout(row):
     why = row["measured"] if row["verdict"] == "verified" else row["reason"]
+    why = f"known: {why}" if row["known"] else why
     return f"{row['subject']} · {row['id']} {row['says']}: {row['verdict']}: {why}"
 
 
 def unknown(rows, model, laws):
     """Whether the model breaks a law by a fault that nobody knew."""
     found = (rows[model, law] for law in laws)
-    return any(r["verdict"] == "refuted" and not r["reason"].startswith("known") for r in found)
+    return any(r["verdict"] == "refuted" and not r["known"] for r in found)
 
 
 def filtered(reader):
@@ -165,7 +166,7 @@ def as_rows(whole):
     return [
         results.Row(
             Claim(c["id"], c["says"], c["kind"], "-", c["falsifier"], c["corrects"]), c["subject"],
-            [c["verdict"]], c["measured"], c["expected"], c["reason"],
+            [c["verdict"]], c["measured"], c["expected"], c["reason"], c["known"],
         )
         for c in whole["claims"]
     ]  # fmt: skip

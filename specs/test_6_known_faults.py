@@ -289,7 +289,7 @@ def test_an_expected_failure_excuses_no_other_breakage(models, exhibit):
 
 def outcome(spec, subject):
     """What becomes of a spec that is an expected failure: "expected", "failed" or "passed"."""
-    silent = Exhibits(lambda name, value: None, subject.name, pytest.skip)
+    silent = Exhibits(lambda record: None, subject.name, pytest.skip)
     try:
         spec(subject, silent)
     except KnownBreakage:

@@ -10,6 +10,7 @@ import pytest
 from fixtures.texts.passages import fingerprint, passages
 from llm_spec.cli import command_line, compare
 from llm_spec.ledger import claims, results
+from llm_spec.ledger.records import About, Shown
 from llm_spec.model import accounting
 from llm_spec.quality import likelihood
 
@@ -134,8 +135,8 @@ def a_ladder_on(path, passages):
     """Results of one ladder, measured on these passages, as the suite writes them."""
     ledger = {"8.12": claims.Claim("8.12", "A quantised model diverges", "law", "8", "none")}
     found = results.Results(ledger)
-    seen = {"kind": "ladder", "title": "a ladder", "passages": passages, "rungs": []}
-    found.add("passed", None, [("claim", "8.12"), ("subject", "a model"), ("exhibit", seen)])
+    seen = Shown({"kind": "ladder", "title": "a ladder", "passages": passages, "rungs": []})
+    found.add(results.Report("passed", [About("8.12", "a model"), seen]))
     environment = results.environment("pytest", "BLAS", partial=False, created="now", seeds={})
     path.write_text(json.dumps(found.document(environment)))
     return path

@@ -1,14 +1,15 @@
 """What a spec saw, recorded before its verdict.
 
-An exhibit is a plain dict (see `KINDS`), so it crosses process borders, fits JSON and needs no
-class to be read back. `Exhibits` builds such dicts and hands each to one callable; who keeps them
-is not its business. Numbers that are not finite become null: a NaN is a finding of the spec, not
-of the file format.
+An exhibit is a dict (see `KINDS`). `Exhibits` builds such dicts and hands each, as a record, to one
+callable; who keeps them is not its business. Numbers that are not finite become null on their way
+(`records.plain`): a NaN is a finding of the spec, not of the file format.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
+
+from llm_spec.ledger.records import Fault, Inconclusive, Measured, Noise, Record, Shown
 
 KINDS = (
     "text", "table", "bars", "heatmap", "curve", "tokens", "attention", "predictions", "generation",
@@ -21,14 +22,14 @@ class Exhibits:
     """Records for one run of one spec.
 
     Args:
-        record: called with ("exhibit", dict), ("measured", str), … for each thing recorded.
+        record: called with each thing recorded.
         subject: the name of the model under test, for messages.
         skip: called with a reason when the evidence allows no verdict; must raise.
     """
 
     def __init__(
         self,
-        record: Callable[[str, object], None],
+        record: Callable[[Record], None],
         subject: str,
         skip: Callable[[str], NoReturn],
     ) -> None:
@@ -43,28 +44,27 @@ class Exhibits:
         'largest weight on a later token = 0.43, but should be 0 [smollm2-135m]'
         """
         number = _short(value)
-        self._record("measured", f"{what} = {number}")
-        self._record("expected", _short(should_be))
+        self._record(Measured(f"{what} = {number}", _short(should_be), _finite(value)))
         return f"{what} = {number}, but should be {_short(should_be)} [{self.subject}]"
 
     def inconclusive(self, reason: str) -> NoReturn:
         """The evidence lies inside the measured noise: neither verified nor refuted."""
-        self._record("inconclusive", reason)
+        self._record(Inconclusive(reason))
         self._skip(f"inconclusive: {reason}")
 
     def noise(self, of: str, value: float) -> None:
         """A noise floor: how far repeats of one thing lie apart here, as a share of it."""
-        self._record("noise", {"of": of, "value": plain(value)})
+        self._record(Noise(of, _finite(value)))
 
     def fault(self, spec: Callable[..., object], red: bool) -> None:
         """A fault was planted under `spec`, which did (`red`) or did not notice."""
-        self._record("fault", {"spec": spec.__name__, "red": red})
+        self._record(Fault(spec.__name__, red))
 
     def add(self, kind: str, title: str, **content: object) -> None:
         """Record an exhibit of any kind in `KINDS`."""
         if kind not in KINDS:
             raise ValueError(f"no exhibit is called {kind!r}; there are {', '.join(KINDS)}")
-        self._record("exhibit", plain({"kind": kind, "title": title, **content}))
+        self._record(Shown({"kind": kind, "title": title, **content}))
 
     def text(self, text: str, title: str) -> None:
         self.add("text", title, text=text)
@@ -109,24 +109,16 @@ class Exhibits:
         self.add("tokens", title, tokenizer=tokenizer, strings=strings)
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: arrays to lists, NaN and infinities to null, keys to strings."""
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, float):  # also numpy's float64, which must not leave this process as such
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # numpy and mlx, arrays and scalars alike
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value)
-
-
 def _short(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _finite(value: object) -> float | None:
+    """`value` as a number, if it is one and finite: also a scalar of NumPy or MLX."""
+    is_scalar = getattr(value, "shape", None) == ()
+    scalar = value.item() if is_scalar and hasattr(value, "item") else value
+    if isinstance(scalar, bool) or not isinstance(scalar, (int, float)):
+        return None
+    return scalar if math.isfinite(scalar) else None

@@ -5,19 +5,35 @@ import math
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llm_spec.ledger.claims import Claim
+from llm_spec.ledger.records import (
+    About,
+    Fault,
+    Inconclusive,
+    Measured,
+    Noise,
+    Record,
+    Shown,
+)
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: `known` says of a refuted claim that the fault is documented; in 1, the reason began with
+"known: ". And `values` holds the measured numbers, which 1 has only inside its sentences."""
 DEPTH = 30
 """Layers for which the report tells the tolerances that grow with depth: SmolLM2-135M's."""
 VERDICTS = ("verified", "refuted", "inconclusive", "not run")
 PACKAGES = ("mlx", "mlx-lm", "transformers", "tokenizers", "huggingface_hub", "numpy", "pytest")
+
+
+def told(reason: str | None, known: bool) -> str | None:
+    """A reason as it is told: where the fault is documented, that comes first."""
+    return f"known: {reason}" if known else reason
 
 
 @dataclass
@@ -30,6 +46,10 @@ class Row:
     measured: str | None = None
     expected: str | None = None
     reason: str | None = None
+    known: bool = False
+    """Whether it is refuted by documented faults of someone else's alone."""
+    values: list[float | None] = field(default_factory=list)
+    """The numbers of `measured`, one for each of its sentences; None where that has no number."""
     exhibits: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -39,6 +59,11 @@ class Row:
             if verdict in self.outcomes:
                 return verdict
         return "not run"
+
+    @property
+    def why(self) -> str | None:
+        """The reason as it is told."""
+        return told(self.reason, self.known)
 
     def as_dict(self) -> dict[str, Any]:
         claim = self.claim
@@ -52,10 +77,30 @@ class Row:
             "measured": self.measured,
             "expected": self.expected,
             "reason": self.reason,
+            "known": self.known,
+            "values": self.values,
             "corrects": claim.corrects,
             "falsifier": claim.falsifier,
             "exhibits": self.exhibits,
         }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of one run of a spec."""
+
+    outcome: Literal["passed", "failed", "skipped"]
+    records: Sequence[Record]
+    reason: str | None = None
+    known: bool = False
+    """Whether it failed as expected: a documented fault of someone else's."""
+
+    @property
+    def verdict(self) -> str:
+        if self.outcome == "skipped":
+            undecided = any(isinstance(record, Inconclusive) for record in self.records)
+            return "inconclusive" if undecided else "not run"
+        return "verified" if self.outcome == "passed" else "refuted"
 
 
 class Results:
@@ -65,8 +110,7 @@ class Results:
         self._ledger = ledger
         self._rows: dict[tuple[str, str], Row] = {}
         self._places: dict[tuple[str, str], int] = {}
-        self.faults: list[dict[str, Any]] = []
-        """What became of each planted fault: {"claim", "red"}."""
+        self.faults: list[Fault] = []
         self.noise: list[dict[str, Any]] = []
         """Noise floors as rows of a table: {"name", "value", "why"}."""
 
@@ -77,27 +121,29 @@ class Results:
         if row is not None and reason is not None:
             row.reason = row.reason or reason
 
-    def add(self, outcome: str, reason: str | None, properties: Iterable[tuple[str, Any]]) -> None:
-        """Take one spec's report: pytest's outcome word and what the spec recorded."""
-        recorded: dict[str, list[Any]] = {}
-        for name, value in properties:
-            recorded.setdefault(name, []).append(value)
-        if "claim" not in recorded:
-            return
-        row = self._row(recorded["claim"][0], recorded["subject"][0])
+    def add(self, report: Report) -> None:
+        """Take one spec's report."""
+        about = next((r for r in report.records if isinstance(r, About)), None)
+        row = self._row(about.claim, about.subject) if about else None
         if row is None:
             return
-        if outcome == "skipped":
-            outcome = "inconclusive" if "inconclusive" in recorded else "not run"
-        row.outcomes.append({"passed": "verified", "failed": "refuted"}.get(outcome, outcome))
-        row.measured = "; ".join(recorded.get("measured", [])) or row.measured
-        row.expected = "; ".join(recorded.get("expected", [])) or row.expected
-        row.reason = reason or row.reason
-        row.exhibits += recorded.get("exhibit", [])
-        self.faults += recorded.get("fault", [])
-        for floor in recorded.get("noise", []):
-            why = f"measured by claim {row.claim.id} on {row.subject}"
-            self.noise.append({"name": floor["of"], "value": floor["value"], "why": why})
+        measured = [r for r in report.records if isinstance(r, Measured)]
+        if measured:
+            row.measured = "; ".join(each.says for each in measured)
+            row.expected = "; ".join(each.expected for each in measured)
+            row.values = [each.value for each in measured]
+        if report.outcome == "failed":
+            row.known = report.known and (row.known or "refuted" not in row.outcomes)
+        row.outcomes.append(report.verdict)
+        row.reason = report.reason or row.reason
+        for record in report.records:
+            if isinstance(record, Shown):
+                row.exhibits.append(record.exhibit)
+            elif isinstance(record, Fault):
+                self.faults.append(record)
+            elif isinstance(record, Noise):
+                why = f"measured by claim {row.claim.id} on {row.subject}"
+                self.noise.append({"name": record.of, "value": record.value, "why": why})
 
     def _row(self, claim_id: str, subject: str) -> Row | None:
         if claim_id not in self._ledger:
@@ -124,7 +170,7 @@ class Results:
         """How many planted faults turned their claim red; None where none was planted."""
         if not self.faults:
             return None
-        return {"red": sum(fault["red"] for fault in self.faults), "planted": len(self.faults)}
+        return {"red": sum(fault.red for fault in self.faults), "planted": len(self.faults)}
 
     def document(self, environment: Mapping[str, Any]) -> dict[str, Any]:
         """The whole of results.json."""

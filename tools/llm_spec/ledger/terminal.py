@@ -185,7 +185,7 @@ def summary(rows: Sequence[Row], kill_rate: Mapping[str, int] | None) -> Rendera
     counts = Counter(row.verdict for row in rows)
     corrected = {row.claim.id for row in rows if row.claim.corrects and row.verdict == "verified"}
     named = {verdict: f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict]}
-    if known := sum(_is_known(row) for row in rows):
+    if known := sum(row.known for row in rows):
         named["refuted"] += f" ({'all' if known == counts['refuted'] else known} by known faults)"
     closing = ", ".join(named.values())
     lines.append(Text(f"{closing}; statements of the plan corrected: {len(corrected)}."))
@@ -203,10 +203,6 @@ def _groups(rows: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _is_known(row: Row) -> bool:
-    return row.verdict == "refuted" and (row.reason or "").startswith("known: ")
-
-
 def _named(group: Sequence[Row], most: int | None = None) -> str:
     """The subjects of these rows, or how many they are where a list would not be read."""
     names = list(dict.fromkeys(visible(row.subject) for row in group))
@@ -217,7 +213,7 @@ def _line(group: Sequence[Row]) -> RenderableType:
     claim, verdict = group[0].claim, group[0].verdict
     line = Text(verdict, style=STYLES[verdict])
     line.append(f"  {claim.says}.", style="default not bold")
-    unknown = [row for row in group if verdict == "refuted" and not _is_known(row)]
+    unknown = [row for row in group if verdict == "refuted" and not row.known]
     line.append(f" [{_named(group, most=len(unknown))}]", style="dim not bold")
     evidence = [row.reason if verdict == "inconclusive" else row.measured for row in group]
     known = list(dict.fromkeys(visible(text) for text in evidence if text))
@@ -239,13 +235,13 @@ def _line(group: Sequence[Row]) -> RenderableType:
 def _reasons(group: Sequence[Row]) -> list[str]:
     """Why a claim is refuted and on which subjects; what nobody knew first, and never left out."""
     by_reason: dict[str, list[Row]] = {}
-    for row in sorted(group, key=_is_known):
-        by_reason.setdefault(row.reason or "no reason was given", []).append(row)
+    for row in sorted(group, key=lambda row: row.known):
+        by_reason.setdefault(row.why or "no reason was given", []).append(row)
     if len(by_reason) == 1:
         return [visible(reason) for reason in by_reason]
     told = []
     for at, (reason, rows) in enumerate(by_reason.items()):
-        if not _is_known(rows[0]):
+        if not rows[0].known:
             told.append(f"{_named(rows, most=len(rows))}: {visible(reason)}")
         elif at < FEW:
             told.append(f"{_named(rows)}: {visible(reason)}")

@@ -1,12 +1,10 @@
 """What changed between two runs: two models, two versions of mlx, two devices."""
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 Row = Mapping[str, Any]
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,\u202f]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -36,10 +34,8 @@ class Change:
     @property
     def ratio(self) -> float | None:
         """The last number measured in B over that in A, where both are numbers above zero."""
-        numbers = [_last_number(row.get("measured")) if row else None for row in self.both]
-        if None in numbers or numbers[0] is None or numbers[1] is None:
-            return None
-        return numbers[1] / numbers[0] if numbers[0] > 0 and numbers[1] > 0 else None
+        a, b = (_last_number(row) for row in self.both)
+        return b / a if a and b and a > 0 and b > 0 else None
 
     @property
     def both(self) -> tuple[Row | None, Row | None]:
@@ -116,12 +112,9 @@ def _order(claim_id: str) -> tuple[int, ...]:
     return tuple(int(part) for part in claim_id.split(".") if part.isdecimal())
 
 
-def _last_number(text: str | None) -> float | None:
-    found = _NUMBER.findall(text or "")
-    try:
-        return float(found[-1].replace(",", "").replace("\u202f", "")) if found else None
-    except ValueError:
-        return None
+def _last_number(row: Row | None) -> float | None:
+    values = row.get("values") if row else None
+    return values[-1] if values else None
 
 
 def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:

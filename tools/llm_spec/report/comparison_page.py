@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llm_spec.ledger.results import write_atomically
+from llm_spec.ledger.results import told, write_atomically
 from llm_spec.report.comparison import Change, Comparison, Row
 from llm_spec.report.page import STYLES, asset, environment, policy
 from llm_spec.text.untrusted import all_visible, visible
@@ -58,8 +58,9 @@ def _line(change: Change) -> RenderableType:
 
 def _seen(row: Row) -> str:
     """What was measured; where nothing was verified, first the reason."""
-    measured, reason = row.get("measured") or "", row.get("reason") or ""
-    return measured or reason if row["verdict"] == "verified" else reason or measured
+    measured, reason = row.get("measured"), told(row.get("reason"), row.get("known", False))
+    first, second = (measured, reason) if row["verdict"] == "verified" else (reason, measured)
+    return first or second or ""
 
 
 def write_comparison(comparison: Comparison, names: Sequence[str], path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_spec.ledger.results import VERDICTS
+from llm_spec.ledger.results import VERDICTS, told
 from llm_spec.text.untrusted import visible
 
 _FIGURES = re.compile(r"\d{2,}")
@@ -24,11 +24,13 @@ class Result:
     measured: str | None
     expected: str | None
     reason: str | None
+    known: bool = False
+    """Whether it is refuted by documented faults of someone else's alone."""
 
     @property
-    def known(self) -> bool:
-        """Whether it is refuted by a documented fault of someone else's."""
-        return self.verdict == "refuted" and (self.reason or "").startswith("known")
+    def why(self) -> str | None:
+        """The reason as it is told."""
+        return told(self.reason, self.known)
 
 
 @dataclass(frozen=True)
@@ -138,20 +140,20 @@ def _letters(text: str) -> str:
 
 def _rows(verdict: str, results: list[Result]) -> list[Finding]:
     if len(results) <= FEW:
-        return [Finding([r.subject], verdict, r.measured, r.expected, r.reason) for r in results]
+        return [Finding([r.subject], verdict, r.measured, r.expected, r.why) for r in results]
     alike: dict[str | None, list[Result]] = {}
     for result in results:
-        alike.setdefault(result.reason, []).append(result)
+        alike.setdefault(result.why, []).append(result)
     return [
         Finding(
             [result.subject for result in group],
             verdict,
             group[0].measured,
             group[0].expected,
-            reason,
+            why,
             others=len({result.measured for result in group}) - 1,
         )
-        for reason, group in alike.items()
+        for why, group in alike.items()
     ]
 
 
@@ -181,6 +183,7 @@ def entries(claims: Iterable[Mapping[str, Any]]) -> list[Entry]:
                 measured=_maybe(claim.get("measured")),
                 expected=_maybe(claim.get("expected")),
                 reason=_maybe(claim.get("reason")),
+                known=claim.get("known", False),
             )
         )
     return sorted(found.values(), key=lambda entry: entry.experiment == 0)

@@ -45,12 +45,13 @@ def shape_fault(exhibit: Exhibit) -> str | None:
 _AN = {"attention": "attention maps", "heads": "scores of heads", "tokens": "tokens"}
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether `value` is a number, or null for one that was not finite."""
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _numbers(values: Any) -> None:
-    if not isinstance(values, list) or not all(map(_number, values)):
+    if not isinstance(values, list) or not all(map(is_number, values)):
         raise TypeError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_spec.ledger.results import SCHEMA, VERDICTS
-from llm_spec.report.kinds import shape_fault
+from llm_spec.report.kinds import is_number, shape_fault
 
 
 class ResultsError(Exception):
@@ -46,6 +46,8 @@ def load_results(path: str | Path) -> dict[str, Any]:
         ) from None
     try:
         check_results(results)
+        if results["schema"] < 2:
+            _raise_to_2(results)
         for claim in results["claims"]:
             for exhibit in claim["exhibits"]:
                 fault = exhibit_fault(exhibit)
@@ -90,8 +92,25 @@ def _check_claim(number: int, claim: Any) -> None:
     for field in ("kind", "measured", "expected", "reason", "corrects", "falsifier"):
         if not isinstance(claim.get(field), str | None):
             raise ResultsError(f"claim {claim['id']}: its {field} is not text.")
+    if not isinstance(claim.get("known", False), bool):
+        raise ResultsError(f"claim {claim['id']}: its field known is neither true nor false.")
+    values = claim.get("values", [])
+    if not isinstance(values, list) or not all(map(_is_finite, values)):
+        raise ResultsError(f"claim {claim['id']}: its values are no list of numbers.")
     if not isinstance(claim.get("exhibits"), list):
         raise ResultsError(f"claim {claim['id']} on {claim['subject']} has no list of exhibits.")
+
+
+def _is_finite(value: Any) -> bool:
+    return is_number(value) and (value is None or math.isfinite(value))
+
+
+def _raise_to_2(results: dict[str, Any]) -> None:
+    """Schema 1 told a documented fault by how the reason began, and had no numbers."""
+    for claim in results["claims"]:
+        reason = claim.get("reason") or ""
+        if claim["verdict"] == "refuted" and reason.startswith("known: "):
+            claim["known"], claim["reason"] = True, reason.removeprefix("known: ")
 
 
 def exhibit_fault(exhibit: Any) -> str | None:

@@ -45,7 +45,7 @@ def matrix_of(entries: Iterable[Entry]) -> Matrix | None:
 
 def _cell(result: Result) -> Cell:
     kind = "known" if result.known else result.verdict
-    why = result.measured if result.verdict == "verified" else result.reason or result.measured
+    why = result.measured if result.verdict == "verified" else result.why or result.measured
     return Cell(kind, SIGNS[result.verdict], f"{result.verdict}: {why}" if why else result.verdict)
 
 

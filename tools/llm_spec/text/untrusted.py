@@ -6,6 +6,7 @@ visible, so that nothing can command a terminal, or reorder, hide or crowd out w
 it. Markup is not this module's: templates escape HTML, and `rich.text.Text` reads no markup.
 """
 
+import re
 import reprlib
 import unicodedata
 from collections.abc import Mapping
@@ -60,6 +61,12 @@ def _sign(char: str, category: str, lines: bool, inside: bool) -> str:
     if char in _JOINERS and inside:
         return char
     return f"⟨{ord(char):04X}⟩" if category in _INVISIBLE else char
+
+
+def encodable(text: str) -> str:
+    """`text` with a sign for each unpaired surrogate: UTF-8 has no bytes for one, so neither a file
+    nor pytest-xdist's channel can hold it."""
+    return re.sub("[\ud800-\udfff]", lambda found: f"⟨{ord(found[0]):04X}⟩", text)
 
 
 def all_visible(value: Any) -> Any:
