@@ -24,6 +24,7 @@ from llm_spec.observe.rounding import rounding_noise
 from llm_spec.text.untrusted import one_line
 
 PACKING = ("quantization", "quantization_config")  # what config.json says of packed weights
+NOT_FINITE = "its logits are not finite (finite_logits and weights_are_finite tell where)"
 # What MLX says of products that CUDA lacks, and of those that its CPU does in float32 only.
 NO_KERNEL = ("No implementation for problem shape", "Currently only supports float32")
 
@@ -60,6 +61,12 @@ class Case:
         """What the same sums in another order move the logits of nearly all float32 models by, at
         most: twice, because both sides round."""
         return 2 * tolerances.reordered(mx.float32, len(layers_of(self.model)))
+
+    @functools.cached_property
+    def is_finite(self) -> bool:
+        """Whether the logits are numbers: a model may rule out ids with -inf, but everywhere."""
+        ruled_out = np.isneginf(self.logits).all(axis=0)
+        return bool(np.isfinite(self.logits[:, ~ruled_out]).all())
 
     @functools.cached_property
     def noise(self) -> float:
@@ -173,6 +180,8 @@ def law(check: AnyLaw) -> AnyLaw:
     Where weights are in a half type or packed, the law is held against them and, where memory
     allows, against a float32 copy. Either can refute: the copy shows small faults of the code, and
     the weights as stored show what only happens to their type.
+
+    A model whose logits are not finite breaks the laws of numbers; all others do not judge it.
     """
 
     @functools.wraps(check)
@@ -189,6 +198,16 @@ def law_of_storage(check: Law) -> Law:
 
     @functools.wraps(check)
     def checked(case: Case) -> Finding:
+        return _judged(check, case)
+
+    return checked
+
+
+def law_of_numbers(check: Law) -> Law:
+    """A law that tells of NaN: held against a model that computes NaN, where others say nothing."""
+
+    @functools.wraps(check)
+    def checked(case: Case) -> Finding:
         return _tried(check, (case,))
 
     return checked
@@ -196,18 +215,28 @@ def law_of_storage(check: Law) -> Law:
 
 def _on_both(check: Callable[..., Finding], case: Case) -> Finding:
     if (copy := case.float32) is case:
-        return _tried(check, (case,))
+        return _judged(check, case)
     stored = str(case.dtype).removeprefix("mlx.core.")
     if copy is None:
-        return dataclasses.replace(_tried(check, (case,)), judged_in=(stored,))
+        return dataclasses.replace(_judged(check, case), judged_in=(stored,))
     # The copy goes first: where it shows a fault, nobody has to measure what rounding does.
-    found = dataclasses.replace(_tried(check, (copy,)), judged_in=("float32",))
+    found = dataclasses.replace(_judged(check, copy), judged_in=("float32",))
     if found.holds is False:
         return found
-    as_stored = dataclasses.replace(_tried(check, (case,)), judged_in=(stored,))
+    as_stored = dataclasses.replace(_judged(check, case), judged_in=(stored,))
     if not (found.holds and as_stored.holds):
         return found if as_stored.holds is None else as_stored
     return dataclasses.replace(found, judged_in=(stored, "float32"))
+
+
+def _judged(check: Callable[..., Finding], case: Case) -> Finding:
+    """What the law finds of a model that computes numbers."""
+
+    @functools.wraps(check)
+    def of_numbers(case: Case) -> Finding:
+        return check(case) if case.is_finite else not_applicable(NOT_FINITE)
+
+    return _tried(of_numbers, (case,))
 
 
 def _tried(check: Callable[..., Finding], given: tuple[Any, ...]) -> Finding:

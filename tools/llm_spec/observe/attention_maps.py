@@ -10,7 +10,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
-from llm_spec.numerics import tolerances
+from llm_spec.numerics import distances, tolerances
 from llm_spec.observe.attention import AttentionCall
 from llm_spec.observe.hooks import cache_parts
 from llm_spec.observe.inputs import locate_non_finite
@@ -37,6 +37,11 @@ def accept(model: nn.Module, call: AttentionCall, error: float) -> None:
     cause = str(broken[0]) if broken else "all weights are finite, so it arose on the way"
     more = f" (and {len(broken) - 1} more tensors)" if len(broken) > 1 else ""
     raise TraceError(f"{where}: attention is not a number; {cause}{more}")
+
+
+def worst_error(errors: list[float]) -> float | None:
+    """The largest reconstruction error of a layer's calls, None where it has none."""
+    return distances.worst(errors) if errors else None
 
 
 def name_of(dtype: mx.Dtype) -> str:

@@ -20,7 +20,13 @@ from mlx.utils import tree_flatten
 
 from llm_spec.observe import attention
 from llm_spec.observe.attention import AttentionCall
-from llm_spec.observe.attention_maps import Shape, accept, key_positions, unseen_layers
+from llm_spec.observe.attention_maps import (
+    Shape,
+    accept,
+    key_positions,
+    unseen_layers,
+    worst_error,
+)
 from llm_spec.observe.hooks import cache_parts, watched
 from llm_spec.observe.inputs import checked_token_ids
 from llm_spec.observe.recorder import PassRecorder, layer_names
@@ -110,7 +116,7 @@ def attention_statistics(
     return AttentionStatistics(
         layers=[_joined([statistics for _, statistics, _ in calls]) for calls in seen],
         reconstruction_errors=[
-            max((error for *_, error in calls if error is not None), default=None) for calls in seen
+            worst_error([error for *_, error in calls if error is not None]) for calls in seen
         ],
         names=layer_names(model),
         unseen=unseen_layers(model, recorder, [[shape for shape, *_ in calls] for calls in seen]),
@@ -134,9 +140,9 @@ def _look(
         where = None if positions is None else _Where(positions, token_ids, rows)
         blocks.append(_traits(weights, sink, where))
     means = {name: np.concatenate([block[name] for block in blocks], axis=-1) for name in blocks[0]}
-    # A query that cannot show a trait is not counted; a NaN error must not be lost in a maximum.
+    # A query that cannot show a trait is not counted.
     statistics = HeadStatistics(**{name: _mean(rows) for name, rows in means.items()})
-    return statistics, float(np.max(errors)) if errors else None
+    return statistics, worst_error(errors)
 
 
 class _Where:

@@ -24,7 +24,14 @@ import numpy as np
 from llm_spec.numerics import distances, tolerances
 from llm_spec.observe import attention
 from llm_spec.observe.attention import AttentionCall
-from llm_spec.observe.attention_maps import Shape, accept, key_positions, name_of, unseen_layers
+from llm_spec.observe.attention_maps import (
+    Shape,
+    accept,
+    key_positions,
+    name_of,
+    unseen_layers,
+    worst_error,
+)
 from llm_spec.observe.hooks import output_replaced, watched
 from llm_spec.observe.inputs import checked_token_ids, locate_non_finite
 from llm_spec.observe.recorder import PassRecorder, TraceError, layer_names, layers_of, stream
@@ -132,7 +139,7 @@ def trace(
             "head": head,
         },
         reconstruction_errors=[
-            max((call.error for call in layer if call.error is not None), default=None)
+            worst_error([call.error for call in layer if call.error is not None])
             for layer in layers
         ],
         unseen=unseen_layers(model, recorder, shapes),

@@ -12,6 +12,8 @@ import numpy as np
 from mlx_lm.models import cache as caching
 from mlx_lm.models.base import scaled_dot_product_attention
 
+from llm_spec.numerics import distances
+
 HEADS, WIDTH = 2, 32
 GROUP, BITS = 32, 8
 
@@ -80,7 +82,7 @@ class Histories:
             self.rows[i] = _joined(self.rows[i], _rounded(row) if self.rounded else row)
             wanted = self._attention(self.rows[i], queries[i, :, :length])
             missed = np.abs(attended[i, :, :length] - wanted).max(initial=0)
-            worst = max(worst, float(np.nan_to_num(missed, nan=np.inf)))
+            worst = distances.worst((worst, float(missed)))
         return worst
 
     def trim(self, tokens: int) -> None:

@@ -16,6 +16,7 @@ from llm_spec.laws.finding import (
     Case,
     Finding,
     law,
+    law_of_numbers,
     law_of_storage,
     not_applicable,
     same,
@@ -31,7 +32,7 @@ from llm_spec.observe.hooks import output_replaced
 LEAST_SPREAD = 1e-3
 
 
-@law
+@law_of_numbers
 def finite_logits(case: Case) -> Finding:
     """Every token gets one finite score per entry of the vocabulary, and scores differ.
 

@@ -16,6 +16,7 @@ from llm_spec.laws.execution import (
     generating,
     log_softmax,
     logits_of,
+    renormalised,
 )
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within_rounding
 from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
@@ -41,7 +42,7 @@ def generation_follows_the_logits(case: Case) -> Finding:
     if tokens != largest:
         return same("greedy tokens", tokens, largest)
     expected = expected_rows(case.model, prompt, tokens)
-    missed = distances.distance(np.stack(rows), expected)
+    missed = distances.distance(renormalised(np.stack(rows)), expected)
     return within_rounding("distance of generated log-probabilities", missed, case)
 
 
@@ -76,7 +77,7 @@ def embeddings_can_prompt(case: Case) -> Finding:
 
 
 def _log_probabilities(steps: Any) -> np.ndarray:
-    return np.stack([np.array(step[1].astype(mx.float32)) for step in steps])
+    return renormalised(np.stack([np.array(step[1].astype(mx.float32)) for step in steps]))
 
 
 @law
@@ -146,7 +147,7 @@ def speculation_is_greedy(case: Case) -> Finding:
         return same("tokens before the first that is not the likeliest", agree, count)
     if not 0 < accepted < count - 1:
         return vacuous(f"{accepted} of {count} drafts were accepted")
-    missed = distances.distance(np.stack(rows), expected)
+    missed = distances.distance(renormalised(np.stack(rows)), expected)
     return within_rounding("distance of speculative log-probabilities", missed, case)
 
 

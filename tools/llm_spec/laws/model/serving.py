@@ -10,7 +10,13 @@ import numpy as np
 from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
-from llm_spec.laws.execution import feed_in_chunks, generate_batch, generating, greedy_distance
+from llm_spec.laws.execution import (
+    feed_in_chunks,
+    generate_batch,
+    generating,
+    greedy_distance,
+    renormalised,
+)
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within_rounding
 from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
 from llm_spec.laws.model.generation import Spelling
@@ -69,7 +75,7 @@ def rows_can_be_taken_away(case: Case) -> Finding:
     finally:
         generator.close()
     worst = distances.worst(
-        greedy_distance(case.model, prompt, tokens[uid], np.stack(rows[uid]))
+        greedy_distance(case.model, prompt, tokens[uid], renormalised(np.stack(rows[uid])))
         for uid, prompt in zip(ids, prompts, strict=True)
     )
     others = within_rounding("distance of a row from the row alone", worst, case)

@@ -18,6 +18,7 @@ from llm_spec.laws.finding import (
     Case,
     Finding,
     law,
+    law_of_numbers,
     law_of_storage,
     not_applicable,
     same,
@@ -83,7 +84,7 @@ def quantised_is_the_same_rounded(case: Case) -> Finding:
     return within_rounding("distance of the dequantised model's logits", missed, case, times=2)
 
 
-@law_of_storage
+@law_of_numbers
 def weights_are_finite(case: Case) -> Finding:
     """No weight is NaN or infinite."""
     found = "; ".join(map(str, locate_non_finite(case.model)[:3]))
