@@ -9,6 +9,8 @@ from llm_spec.laws import LAWS, Case
 from llm_spec.numerics import distances
 
 OF_WEIGHTS = ("weights_are_finite",)  # they are: only what is computed of them is not
+IN_ONE_PASS = ("configuration", "experts", "rotary", "storage")
+"""Modules of laws that never feed a cache or a batch."""
 
 
 def lose_a_nan(monkeypatch):
@@ -25,6 +27,8 @@ def test_no_law_holds_where_the_model_computes_nan(exhibit):
         model, config = build_architecture("llama")
         findings = []
         for law in LAWS:
+            if way != "always" and law.__module__.endswith(IN_ONE_PASS):
+                continue
             with not_a_number(model, fed) as passes:
                 finding = law(Case(model, planted.PROMPT, config))
             if passes:
@@ -37,9 +41,9 @@ def test_no_law_holds_where_the_model_computes_nan(exhibit):
     exhibit.table(
         rows, columns=["NaN", "laws that met it", "refuted", "held"], title="laws that meet NaN"
     )
-    fewest = min(row[2] for row in rows)
+    fewest = min(row[1] for row in rows)
 
     says = exhibit.measured("laws that hold of NaN", wrong, should_be=[])
 
-    assert fewest >= 1, f"laws refuted by the rarest NaN = {fewest}, but should be 1 or more"
+    assert fewest >= 3, f"laws that meet the rarest NaN = {fewest}, but should be 3 or more"
     assert not wrong, says
