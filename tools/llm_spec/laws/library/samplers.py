@@ -184,7 +184,7 @@ def draws_follow_the_distribution() -> Finding:
             drawn = np.array(sample_utils.make_sampler(temp=temp)(rows))
             counts = np.bincount(drawn, minlength=SIZE)
             p = sampling.chi_square(counts, sampling.softmax(logits, temp))
-            worst = p if not p >= worst else worst  # a NaN stays
+            worst = float(np.minimum(worst, p))  # a NaN stays
         greedy = int(sample_utils.make_sampler(temp=0.0)(logprobs[None])[0].item())
     if greedy != int(logits.argmax()):
         return same("token at temperature 0", greedy, int(logits.argmax()))
