@@ -140,3 +140,29 @@ def test_a_directory_that_one_step_mends_is_refused_with_that_step(exhibit, tmp_
     says = exhibit.measured("steps not named", wrong, should_be={})
 
     assert not wrong, says
+
+
+def blame_the_tokenizer(monkeypatch):
+    monkeypatch.setattr(trial_load, "_raised_by_the_config", lambda error: False)
+
+
+@pytest.mark.claim(id="9.131", falsifier=blame_the_tokenizer)
+def test_a_fault_of_the_configuration_is_not_blamed_on_the_tokenizer(exhibit, tmp_path):
+    """transformers reads config.json to load a tokenizer, and refuses more than mlx-lm does."""
+    said = {}
+    for case, directory in copies(tmp_path, odd.REFUSED_BY_TRANSFORMERS):
+        messages = []
+        trial_load.main(directory, ["chat template"], messages.append)
+        said[case] = [each["problem"] for each in messages if "problem" in each]
+    exhibit.table(
+        [[case, " ".join(texts)] for case, texts in said.items()], columns=["config.json", "said"],
+        title="what transformers refuses",
+    )  # fmt: skip
+    wrong = {
+        case: texts for case, texts in said.items()
+        if len(texts) != 1 or not texts[0].startswith("config.json")
+    }  # fmt: skip
+
+    says = exhibit.measured("faults blamed on another file", wrong, should_be={})
+
+    assert not wrong, says

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from llm_spec.directory.errors import BadModel, read_json
@@ -45,13 +46,22 @@ def check_ends(file: str, content: Mapping[str, Any]) -> None:
         raise BadModel(f"{file}: eos_token_id should be a token's id, but is {quoted(eos)}.")
 
 
+def ends(path: Path) -> set[int]:
+    """The ids that a file names as ends; none where it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return _ids(content.get("eos_token_id")) if isinstance(content, dict) else set()
+
+
 def _ends(content: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    ends = [_ids(each.get("eos_token_id")) for each in (content, config)]
-    if not all(ends) or ends[1] <= ends[0]:
+    taken, stated = (_ids(each.get("eos_token_id")) for each in (content, config))
+    if not taken or stated <= taken:
         return []
-    lost = ", ".join(map(str, sorted(ends[1] - ends[0])))
+    lost = ", ".join(map(str, sorted(stated - taken)))
     return [
-        f"{NAME} ends texts at {sorted(ends[0])}, and config.json also at {lost}: mlx-lm takes "
+        f"{NAME} ends texts at {sorted(taken)}, and config.json also at {lost}: mlx-lm takes "
         f"{NAME}'s alone."
     ]
 

@@ -73,9 +73,10 @@ def held(content: Mapping[str, Any], modules: Mapping[str, Any]) -> str | None:
     if not isinstance(packing, dict):
         return None
     if not modules:
+        keys = " and ".join(key for key in STATED if key in content)
         return (
             f"config.json says that weights are packed ({_as_words(packing)}), but none in the "
-            "files is: mlx-lm computes with the floats; take quantization out of config.json."
+            f"files is: mlx-lm computes with the floats; take {keys} out of config.json."
         )
     mode = packing.get("mode", MODES[0])
     if mode not in MODES:

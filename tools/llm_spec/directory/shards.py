@@ -9,6 +9,7 @@ from llm_spec.text.untrusted import quoted
 
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+WHOLE = "model.safetensors"
 MOST = 2_000
 IGNORED = "mlx-lm ignores it; delete it"
 
@@ -62,7 +63,9 @@ def other_build(index: Mapping[str, str], tensors: Mapping[str, object]) -> str 
 
 
 def stray(found: Files, index: Mapping[str, str]) -> str | None:
-    """The name of a weight file that is none of the numbered shards beside it, and in no index."""
-    numbered = [name for name in found.weights if SHARD.fullmatch(name)]
-    others = sorted(found.weights.keys() - {*numbered, *index.values()})
-    return others[0] if numbered and others else None
+    """The name of a weight file that is none of the model's: beside numbered shards one without
+    such a number, beside model.safetensors any other. What the index names belongs to it."""
+    own = {name for name in found.weights if SHARD.fullmatch(name)}
+    own = (own or {WHOLE} & found.weights.keys()) | set(index.values())
+    others = sorted(found.weights.keys() - own)
+    return others[0] if own and others else None

@@ -8,12 +8,13 @@ import functools
 import json
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llm_spec.directory import packing
+from llm_spec.directory import generation, packing
 from llm_spec.directory.child import channel, tell
 from llm_spec.directory.errors import BadModel, reason
 from llm_spec.text.untrusted import quoted
@@ -56,7 +57,7 @@ def main(view: Path, skip: list[str], say: Callable[[dict[str, Any]], None]) -> 
     stages: dict[str, Callable[[], None]] = {
         "packing": lambda: check_packing(model, view),
         "tokenizer": load,
-        "vocabulary": lambda: check_vocabulary(loaded["tokenizer"], model),
+        "vocabulary": lambda: check_vocabulary(loaded["tokenizer"], model, view),
         "chat template": lambda: check_template(loaded["tokenizer"], view),
     }
     for stage, attempt in stages.items():
@@ -158,10 +159,21 @@ def load_tokenizer(view: Path, config: dict[str, Any]) -> Any:
                 "a model is run here."
             ) from error
         why = f"{type(error).__name__}: {reason(str(error), without=view)}"
+        if _raised_by_the_config(error):
+            raise BadModel(
+                f"config.json is refused by transformers, which reads it to load the tokenizer "
+                f"({why})."
+            ) from error
         raise BadModel(f"tokenizer.json and its like cannot be used ({why}).") from error
     if not ids:
         raise BadModel("tokenizer.json turns text into no token at all.")
     return tokenizer
+
+
+def _raised_by_the_config(error: Exception) -> bool:
+    """Whether transformers was reading config.json: its modules are called configuration_…"""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).name.startswith("configuration_") for frame in frames)
 
 
 def check_packing(model: Any, view: Path) -> None:
@@ -172,7 +184,7 @@ def check_packing(model: Any, view: Path) -> None:
         raise BadModel(said)
 
 
-def check_vocabulary(tokenizer: Any, model: Any) -> None:
+def check_vocabulary(tokenizer: Any, model: Any, view: Path) -> None:
     """Every id of the tokenizer, and every EOS, needs a row in the embedding table."""
     import mlx.nn as nn
 
@@ -189,7 +201,10 @@ def check_vocabulary(tokenizer: Any, model: Any) -> None:
         )
     eos = max(tokenizer.eos_token_ids, default=0)
     if eos >= rows:
-        raise BadModel(f"config.json: eos_token_id {eos:,} has no row: the embedding has {rows:,}.")
+        names = ("generation_config.json", "config.json")  # mlx-lm takes the former's, if it can
+        said = [name for name in names if eos in generation.ends(view / name)]
+        file = said[0] if said else "tokenizer_config.json"
+        raise BadModel(f"{file}: eos_token_id {eos:,} has no row: the embedding has {rows:,}.")
 
 
 def check_template(tokenizer: Any, view: Path) -> None:

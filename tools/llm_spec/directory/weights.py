@@ -47,13 +47,13 @@ def check(found: Files, config: Mapping[str, Any], *, free: int | None, unpacked
         if twice := tensors.keys() & header.tensors.keys():
             raise BadModel(
                 f"{stray or name} repeats the tensor {quoted(min(twice))} of another file"
-                + (": it is none of the numbered files, take it away." if stray else ".")
+                + (": it is none of the model's files, take it away." if stray else ".")
             )
         tensors |= header.tensors
     _check_room(found, tensors, config, free, unpacked)
     notes = [note, shards.other_build(index, tensors), packing.left_behind(config, tensors)]
     if stray:
-        notes.append(f"{stray} is none of the numbered files beside it, and mlx-lm loads it too.")
+        notes.append(f"{stray} is none of the model's files beside it, but mlx-lm loads it too.")
     return Weights(tensors, [each for each in notes if each])
 
 
