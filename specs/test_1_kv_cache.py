@@ -14,6 +14,7 @@ from fixtures.synthetic.filled_caches import (
     plain_cache,
     quantised_cache,
 )
+from llm_spec.model.declare import declare
 from llm_spec.numerics import distances, tolerances
 
 CONTEXT = 2048  # tokens, for which the plan reckons 2 GB
@@ -153,12 +154,12 @@ def kinds_of_cache(subject):
         yield "quantised", quantised_cache(subject.model, bits=8)
 
 
-def repeat_the_heads(declared):
-    more = {**declared.facts, "n_kv_heads": declared.facts["n_heads"]}
-    return {"declared": declared.replacing(facts=more)}
+def keep_keys_for_every_head(declared):
+    many = {**declared.config, "num_key_value_heads": declared.config["num_attention_heads"]}
+    return {"declared": declared.replacing(packed=declare(many))}
 
 
-@pytest.mark.claim(id="1.24", falsifier=repeat_the_heads)
+@pytest.mark.claim(id="1.24", falsifier=keep_keys_for_every_head)
 def test_the_bytes_that_a_token_takes_in_the_cache_follow_from_the_config(declared, exhibit):
     """2 (keys, values) × layers × KV heads × head_dim × bytes a number; room for 256 at a time."""
     plain_cache(declared.packed)

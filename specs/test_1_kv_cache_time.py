@@ -19,26 +19,27 @@ ROUNDS = 3
 PAIRED_ROUNDS = 9
 
 
-def spare_nothing(trained):
-    return {"trained": trained.replacing(model=Forgetful(trained.model))}
+class Waiting:
+    """A model that waits before a step, by the number of tokens in its cache. A busy machine can
+    hide work; it cannot hide a wait."""
 
-
-class Forgetful:
-    """Reads its whole text again at every step, whatever lies in the cache."""
-
-    def __init__(self, model):
-        self._model = model
+    def __init__(self, model, seconds):
+        self._model, self._seconds = model, seconds
 
     def __call__(self, token_ids, cache=None):
-        known = cache[0].offset if cache else 0
-        self._model(token_ids, cache=cache)
-        return self._model(mx.zeros((1, known + token_ids.shape[1]), mx.int32))
+        time.sleep(self._seconds(cache[0].offset) if cache else 0)
+        return self._model(token_ids, cache=cache)
 
     def __getattr__(self, name):
         return getattr(self._model, name)
 
 
-@pytest.mark.claim(id="1.26", falsifier=spare_nothing)
+def wait_for_every_token_before(trained):
+    slow = Waiting(trained.model, lambda known: known / PREFIXES[-1])
+    return {"trained": trained.replacing(model=slow)}
+
+
+@pytest.mark.claim(id="1.26", falsifier=wait_for_every_token_before)
 def test_a_step_with_a_cache_does_not_grow_with_the_prefix_and_without_one_it_does(
     trained, exhibit
 ):
@@ -61,7 +62,8 @@ def test_a_step_with_a_cache_does_not_grow_with_the_prefix_and_without_one_it_do
         f"{flat:.2f}, {grows:.2f}", should_be="at most 1.5, at least 2",
     )  # fmt: skip
 
-    if 1.5 < flat <= 1.5 * (1 + noise) or 2 > grows >= 2 / (1 + noise):
+    beyond_noise = flat > 1.5 * (1 + noise) or grows < 2 / (1 + noise)
+    if (flat > 1.5 or grows < 2) and not beyond_noise:
         exhibit.inconclusive(f"the times of one step vary by {noise:.0%}")
     assert flat <= 1.5, says
     assert grows >= 2, says
@@ -109,16 +111,12 @@ def reading(model, prefix):
     return read
 
 
-def forget_all_but_the_last(monkeypatch):
-    fetch = caches.KVCache.keys_and_values
-
-    def windowed(self):
-        return tuple(array[..., -64:, :] for array in fetch(self))
-
-    monkeypatch.setattr(caches.KVCache, "keys_and_values", windowed)
+def wait_the_longer_the_less_is_cached(trained):
+    slow = Waiting(trained.model, lambda known: CONTEXTS[0] / max(known, CONTEXTS[0]))
+    return {"trained": trained.replacing(model=slow)}
 
 
-@pytest.mark.claim(id="1.27", falsifier=forget_all_but_the_last)
+@pytest.mark.claim(id="1.27", falsifier=wait_the_longer_the_less_is_cached)
 def test_a_step_grows_with_all_that_it_must_read_of_the_cache(trained, exhibit):
     """Thousands of tokens: attention reads every key and value, which no cache can spare. Growth
     is a ratio within each round, whose three steps follow one another; the median of 9."""
@@ -147,7 +145,8 @@ def test_a_step_grows_with_all_that_it_must_read_of_the_cache(trained, exhibit):
         should_be=" and ".join(f"{bound:.1%}" for bound in least) + " or more",
     )
 
-    if any(abs(margin) < n for margin, n in zip(margins, noise, strict=True)):
+    beyond_noise = any(margin <= -n for margin, n in zip(margins, noise, strict=True))
+    if min(m - n for m, n in zip(margins, noise, strict=True)) < 0 and not beyond_noise:
         exhibit.inconclusive(f"growth is known to {max(noise):.1%} only")
     assert min(margins) >= 0, says
 

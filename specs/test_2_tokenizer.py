@@ -1,6 +1,7 @@
 """Experiment 2: how text becomes tokens, on the embedded model, Qwen3 and Llama 3."""
 
 import unicodedata
+from functools import partial
 
 import pytest
 
@@ -158,13 +159,11 @@ def test_rust_has_the_same_ids_in_both_contexts_and_more_than_one(vocabulary, ex
     assert counts == (2, 1), says
 
 
-def forget_the_bos(vocabulary):
-    bare = TamperedTokenizer(vocabulary.tokenizer)
-    bare.encode = lambda text, **_: tokens.encode(vocabulary.tokenizer, text)
-    return {"vocabulary": vocabulary.replacing(tokenizer=bare, facts={"adds_bos": True})}
+def begin_every_text_alike(vocabulary):
+    return tampered(vocabulary, ids=lambda ids: [0, *ids])
 
 
-@pytest.mark.claim(id="2.8", falsifier=forget_the_bos)
+@pytest.mark.claim(id="2.8", falsifier=begin_every_text_alike)
 def test_where_a_bos_is_added_the_first_id_proves_nothing(vocabulary, exhibit):
     """With a BOS the first id is the same for any two texts, related or not."""
     texts = [prompts.EXAMPLE, prompts.OTHER_CONTEXT, "Zebras graze at dawn"]
@@ -179,12 +178,13 @@ def test_where_a_bos_is_added_the_first_id_proves_nothing(vocabulary, exhibit):
     assert equal == vocabulary.facts["adds_bos"], says
 
 
-def count_the_added_ones_twice(vocabulary):
-    facts = {**vocabulary.facts, "added_tokens": 2 * vocabulary.facts["added_tokens"]}
-    return {"vocabulary": vocabulary.replacing(facts=facts)}
+def take_the_added_ones_for_merged(vocabulary):
+    forgetful = TamperedTokenizer(vocabulary.tokenizer)
+    forgetful.get_added_vocab = dict
+    return {"vocabulary": vocabulary.replacing(tokenizer=forgetful)}
 
 
-@pytest.mark.claim(id="2.9", falsifier=count_the_added_ones_twice)
+@pytest.mark.claim(id="2.9", falsifier=take_the_added_ones_for_merged)
 def test_a_vocabulary_has_three_sizes(vocabulary, exhibit):
     """Merged tokens, those and the added ones, and the rows of the embedding table."""
     tokenizer, facts = vocabulary.tokenizer, vocabulary.facts
@@ -250,13 +250,11 @@ def test_the_plans_ids_stand_for_the_recorded_pieces(vocabulary, exhibit, snapsh
     assert facts == snapshot, says
 
 
-def compose_never(vocabulary):
-    return {
-        "vocabulary": vocabulary.replacing(facts={"composes": not vocabulary.facts["composes"]})
-    }
+def compose_the_text(vocabulary):
+    return tampered(vocabulary, text=partial(unicodedata.normalize, "NFC"))
 
 
-@pytest.mark.claim(id="2.12", falsifier=compose_never)
+@pytest.mark.claim(id="2.12", falsifier=compose_the_text)
 def test_a_composing_tokenizer_returns_composed_text(vocabulary, exhibit):
     """é may be one character or e with an accent; Qwen3's tokenizer makes it one."""
     decomposed = unicodedata.normalize("NFD", "café naïve")

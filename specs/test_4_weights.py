@@ -9,6 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from llm_spec.model import accounting
+from llm_spec.model.declare import declare
 
 SHOWN_LAYER = ".layers.0."  # every layer has the same groups, so one is shown in full
 
@@ -63,8 +64,8 @@ def test_the_weight_groups_have_the_recorded_names_shapes_and_types(declared, ex
 
 
 def drop_a_layer(declared):
-    fewer = {**declared.config, "num_hidden_layers": declared.facts["layers"] - 1}
-    return {"declared": declared.replacing(config=fewer)}
+    fewer = {**declared.config, "num_hidden_layers": declared.config["num_hidden_layers"] - 1}
+    return {"declared": declared.replacing(packed=declare(fewer))}
 
 
 @pytest.mark.claim(id="4.3", falsifier=drop_a_layer)
@@ -182,7 +183,8 @@ def test_mlx_modules_have_no_named_parameters(subject, exhibit):
 
 
 def tie_what_is_not(declared):
-    return {"declared": declared.replacing(facts={"tied": not declared.facts["tied"]})}
+    tied = {**declared.config, "tie_word_embeddings": True}
+    return {"declared": declared.replacing(packed=declare(tied))}
 
 
 @pytest.mark.claim(id="4.7", falsifier=tie_what_is_not)
