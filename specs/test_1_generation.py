@@ -1,4 +1,4 @@
-"""Experiment 1: a first local model, and what generation really is."""
+"""Experiment 1: what generation really is: greedy, streamed, stopped, timed, and at home."""
 
 import contextlib
 import importlib
@@ -13,14 +13,15 @@ import mlx.core as mx
 import mlx_lm
 import numpy as np
 import pytest
+from mlx_lm import tokenizer_utils
 from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper
 
+from fixtures.doubles.sentencepiece import in_sentencepiece
 from fixtures.doubles.tampered import TamperedModel
 from fixtures.models import subjects
 from fixtures.texts import prompts, strings
-from fixtures.texts.passages import passages
-from llm_spec.model import quantisation, tokens
-from llm_spec.quality import ladder, likelihood
+from llm_spec.laws.tokenizer.text import streamed
+from llm_spec.model import tokens
 
 # The package exports a function of the same name, which hides the module from `import … as`.
 cli = importlib.import_module("mlx_lm.generate")
@@ -115,34 +116,31 @@ def stutter(monkeypatch):
 def test_streamed_text_is_the_batch_decode_but_for_a_first_space(vocabulary, exhibit):
     """mlx-lm's byte-level detokenizer drops a space that begins the text; nothing else differs."""
     tokenizer = vocabulary.tokenizer
-    different = []
-    for name, text in strings.ROUND_TRIP.items():
-        ids = tokens.encode(tokenizer, text)
-        decoded = tokenizer.decode(ids)
-        streamed = stream(tokenizer.detokenizer, ids)
-        if streamed != decoded.removeprefix(" "):
-            different.append(name)
+    different = changed_by_streaming(tokenizer)
     first = tokens.encode(tokenizer, " Paris")
     exhibit.table(
-        [["batch", repr(tokenizer.decode(first))],
-         ["streamed", repr(stream(tokenizer.detokenizer, first))]],
+        [["batch", repr(tokenizer.decode(first))], ["streamed", repr(streamed(tokenizer, first))]],
         columns=["decoded", "␣Paris"],
         title="a text that begins with a space",
-    )  # fmt: skip
+    )
 
     says = exhibit.measured("texts that streaming changes", different, should_be=[])
 
     assert not different, says
 
 
-def stream(detokenizer, ids):
-    detokenizer.reset()
-    segments = []
-    for id_ in ids:
-        detokenizer.add_token(id_)
-        segments.append(detokenizer.last_segment)
-    detokenizer.finalize()
-    return "".join([*segments, detokenizer.last_segment])
+def changed_by_streaming(tokenizer):
+    """The names of the texts that its streaming detokenizer gives otherwise than it should."""
+    ids = {name: tokens.encode(tokenizer, text) for name, text in strings.ROUND_TRIP.items()}
+    return [name for name, each in ids.items() if streamed(tokenizer, each) != due(tokenizer, each)]
+
+
+def due(tokenizer, ids):
+    """The text that streaming `ids` should give: decoded at once, but for what byte-level BPE
+    drops."""
+    drops = isinstance(tokenizer.detokenizer, BPEStreamingDetokenizer)
+    text = tokenizer.decode(ids)
+    return text.removeprefix(" ") if drops else text
 
 
 def never_stop(monkeypatch):
@@ -152,24 +150,53 @@ def never_stop(monkeypatch):
 @pytest.mark.claim(id="1.4", falsifier=never_stop)
 def test_generation_stops_at_the_first_eos(trained, exhibit):
     """A token that the model will choose is declared an EOS; the text must end just before it."""
-    free = [response.token for response in generate(trained, prompts.FIRST_PROMPT)]
-    eos = free[N_TOKENS // 2]
-    stops = TokenizerWrapper(
-        trained.tokenizer._tokenizer, BPEStreamingDetokenizer, eos_token_ids=[eos]
-    )
-    run = generate(trained, prompts.FIRST_PROMPT, tokenizer=stops)
-    text = "".join(response.text for response in run)
-    expected = trained.tokenizer.decode(free[: free.index(eos)])
+    free, outcome, expected = stopped(trained)
     exhibit.table(
-        [["free to go on", trained.tokenizer.decode(free)], ["stopped", text]],
+        [["free to go on", trained.tokenizer.decode(free)], ["stopped", outcome[1]]],
         columns=["generation", "text"],
-        title=f"EOS = {eos}",
+        title=f"EOS = {free[N_TOKENS // 2]}",
     )
-    outcome = (run[-1].finish_reason, text.strip())
 
-    says = exhibit.measured("ended by, with", outcome, should_be=("stop", expected.strip()))
+    says = exhibit.measured("ended by, with", outcome, should_be=expected)
 
-    assert outcome == ("stop", expected.strip()), says
+    assert outcome == expected, says
+
+
+def stopped(subject):
+    """Ids of a free generation; why and with which text it ends at one of them; what is due."""
+    free = [response.token for response in generate(subject, prompts.FIRST_PROMPT)]
+    eos = free[N_TOKENS // 2]
+    tokenizer = subject.tokenizer
+    ends = TokenizerWrapper(tokenizer._tokenizer, lambda _: tokenizer.detokenizer, [eos])
+    run = generate(subject, prompts.FIRST_PROMPT, tokenizer=ends)
+    outcome = run[-1].finish_reason, "".join(response.text for response in run)
+    return free, outcome, ("stop", due(tokenizer, free[: free.index(eos)]))
+
+
+def stream_as_if_byte_level(monkeypatch):
+    monkeypatch.setattr(
+        tokenizer_utils,
+        "SPMStreamingDetokenizer",
+        lambda tokenizer, trim_space: BPEStreamingDetokenizer(tokenizer),
+    )
+
+
+@pytest.mark.claim(id="0.86", falsifier=stream_as_if_byte_level)
+def test_a_sentencepiece_tokenizer_streams_and_stops_as_claimed(models, exhibit):
+    """Its detokenizer keeps the space that begins a text, and turns ▁ into spaces."""
+    subject = in_sentencepiece(models["tiny-llama"])
+    different = changed_by_streaming(subject.tokenizer)
+    _, outcome, expected = stopped(subject)
+    exhibit.table(
+        [["texts that streaming changes", different, []], ["ended by, with", outcome, expected]],
+        columns=["", "seen", "due"], title="letters and bytes, in SentencePiece's spelling",
+    )  # fmt: skip
+    seen = different, outcome
+
+    says = exhibit.measured("texts changed, ended by, with", seen, should_be=([], expected))
+
+    assert expected[1], "the text ends before it begins, which shows nothing"
+    assert seen == ([], expected), says
 
 
 def ignore_the_template(monkeypatch):
@@ -268,52 +295,3 @@ def test_a_cached_model_loads_and_answers_without_the_network(trained, exhibit, 
     says = exhibit.measured("network calls", len(attempts), should_be=0)
 
     assert not attempts, says
-
-
-def round_nothing(monkeypatch):
-    monkeypatch.setattr(quantisation, "round_trip", lambda weight, scheme: weight)
-
-
-@pytest.mark.claim(id="1.8", falsifier=round_nothing)
-def test_a_smaller_file_of_the_same_model_predicts_worse(trained, exhibit):
-    """Bits per byte of a fixed passage: what the model needs to write it; lower is better."""
-    opening = passages("prose")["prose"][:400]
-    costs = {"as stored": likelihood.bits_per_byte(trained.model, trained.tokenizer, opening)}
-    smaller = quantisation.Scheme("3 bits", bits=3, group_size=64)
-    with ladder.stored_as(trained.model, smaller, quantisation.round_trip):
-        costs["3 bits"] = likelihood.bits_per_byte(trained.model, trained.tokenizer, opening)
-    exhibit.bars(costs, title="cost of the same text", axis="bits per byte")
-
-    says = exhibit.measured(
-        "bits per byte at 3 bits a weight", costs["3 bits"], f"above {costs['as stored']:.4g}"
-    )
-
-    assert costs["3 bits"] > costs["as stored"], says
-
-
-def swap_the_models(models):
-    return {"models": {"llama-3.2-3b": models["qwen3-8b"], "qwen3-8b": models["llama-3.2-3b"]}}
-
-
-@pytest.mark.real
-@pytest.mark.claim(id="1.9", falsifier=swap_the_models)
-def test_the_8b_predicts_better_than_the_3b_and_answers_slower(models, exhibit):
-    """Bits per byte compare two tokenizers fairly; tokens a second would not."""
-    text = "\n".join(passages().values())
-    measured = {}
-    for name in ("llama-3.2-3b", "qwen3-8b"):
-        subject = models[name]
-        cost = likelihood.bits_per_byte(subject.model, subject.tokenizer, text)
-        speed = generate(subject, prompts.COMPARISON_PROMPT, max_tokens=100)[-1].generation_tps
-        measured[name] = (cost, speed)
-    exhibit.table(
-        [[name, *figures] for name, figures in measured.items()],
-        columns=["model", "bits per byte", "tokens a second"],
-        title=prompts.COMPARISON_PROMPT,
-    )
-    (small_cost, small_speed), (big_cost, big_speed) = measured.values()
-
-    says = exhibit.measured("8B's bits per byte", big_cost, should_be=f"below {small_cost:.4g}")
-    assert big_cost < small_cost, says
-    says = exhibit.measured("8B's tokens a second", big_speed, f"below {small_speed:.4g}")
-    assert big_speed < small_speed, says
