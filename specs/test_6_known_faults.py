@@ -227,7 +227,7 @@ def exclude_nothing(monkeypatch):
 @pytest.mark.claim(id="6.27", falsifier=exclude_nothing, mended=exclude_in_float32)
 def test_xtc_keeps_its_threshold_in_half_precision(trained, exhibit):
     """Thresholds halfway between two probabilities; the other filters are right in bfloat16."""
-    ids = tokens.encode(trained.tokenizer, "I love eating")
+    ids = tokens.prompt(trained.tokenizer, "I love eating")
     logits = trained.model(mx.array([ids]))[0, -1].astype(mx.bfloat16)
     logprobs = logits - mx.logsumexp(logits)
     probabilities = sampling.softmax(np.array(logprobs.astype(mx.float32)))

@@ -24,7 +24,7 @@ def next_logits(model, ids):
 def predicted(subject):
     """Each prompt of 6 and 6a with its float64 probabilities, (vocabulary,)."""
     for prompt in prompts.PREDICTIONS:
-        logits = np.array(next_logits(subject.model, tokens.encode(subject.tokenizer, prompt)))
+        logits = np.array(next_logits(subject.model, tokens.prompt(subject.tokenizer, prompt)))
         yield prompt, sampling.softmax(logits)
 
 
@@ -155,7 +155,7 @@ def test_the_ten_likeliest_tokens_are_the_recorded_ones(trained, exhibit, snapsh
     """For every prompt of 6 and 6a, likeliest first."""
     likeliest = {}
     for prompt in prompts.PREDICTIONS:
-        ids = tokens.encode(trained.tokenizer, prompt)
+        ids = tokens.prompt(trained.tokenizer, prompt)
         logits = np.array(next_logits(trained.model, ids))
         best = np.argsort(-logits, kind="stable")[:SHOWN].tolist()
         pieces = tokens.token_texts(trained.tokenizer, best)
@@ -165,7 +165,9 @@ def test_the_ten_likeliest_tokens_are_the_recorded_ones(trained, exhibit, snapsh
             logits=logits[best], tail=tail_of(logits, best),
         )  # fmt: skip
 
-    says = exhibit.measured("prompts", len(likeliest), should_be="ten tokens each, as recorded")
+    said = ", ".join(f"{prompt}{pieces[0]}" for prompt, pieces in likeliest.items())
+
+    says = exhibit.measured("likeliest first", said, should_be="ten tokens each, as recorded")
 
     assert likeliest == snapshot, says
 

@@ -10,6 +10,7 @@ from mlx_lm import sample_utils
 from fixtures.models.draws import histories, next_logits
 from llm_spec.laws.library.samplers import processed
 from llm_spec.numerics import sampling
+from llm_spec.numerics.distances import worst
 
 # The package exports a function of the same name, which hides the module from `import … as`.
 cli = importlib.import_module("mlx_lm.generate")
@@ -76,9 +77,9 @@ def test_a_presence_penalty_counts_once_and_a_frequency_penalty_every_time(subje
     )  # fmt: skip
     # Each subtraction rounds by half a unit of a logit.
     allowed = times.max() * np.finfo(np.float32).eps * np.abs(logits).max()
-    missed = max(
-        np.abs(logits - 0.5 * (times > 0) - presence).max(),
-        np.abs(logits - 0.5 * times - frequency).max(),
+    missed = worst(
+        float(np.abs(logits - 0.5 * subtracted - found).max())
+        for subtracted, found in ((times > 0, presence), (times, frequency))
     )
 
     says = exhibit.measured(

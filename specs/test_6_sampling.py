@@ -17,11 +17,18 @@ def fairness(drawn, probabilities):
     return sampling.chi_square(np.bincount(drawn, minlength=probabilities.size), probabilities)
 
 
-def keep_warm(monkeypatch):
+def draw_at(monkeypatch, temperature_for):
+    """Let samplers draw at another temperature than they were asked for."""
     categorical = sample_utils.categorical_sampling
-    monkeypatch.setattr(
-        sample_utils, "categorical_sampling", lambda lp, temp: categorical(lp, max(temp, 0.5))
-    )
+
+    def drawing(logprobs, temp):
+        return categorical(logprobs, temperature_for(temp))
+
+    monkeypatch.setattr(sample_utils, "categorical_sampling", drawing)
+
+
+def keep_warm(monkeypatch):
+    draw_at(monkeypatch, lambda temp: max(temp, 0.5))
 
 
 @pytest.mark.claim(id="6.10", falsifier=keep_warm)
@@ -45,10 +52,7 @@ def test_temperature_towards_zero_is_greedy(subject, exhibit):
 
 
 def cool_the_heat(monkeypatch):
-    categorical = sample_utils.categorical_sampling
-    monkeypatch.setattr(
-        sample_utils, "categorical_sampling", lambda lp, temp: categorical(lp, min(temp, 3.0))
-    )
+    draw_at(monkeypatch, lambda temp: min(temp, 3.0))
 
 
 @pytest.mark.claim(id="6.11", falsifier=cool_the_heat)
@@ -70,10 +74,7 @@ def test_temperature_towards_infinity_is_uniform(subject, exhibit):
 
 
 def overheat(monkeypatch):
-    categorical = sample_utils.categorical_sampling
-    monkeypatch.setattr(
-        sample_utils, "categorical_sampling", lambda lp, temp: categorical(lp, 1.2 * temp)
-    )
+    draw_at(monkeypatch, lambda temp: 1.2 * temp)
 
 
 @pytest.mark.claim(id="6.12", falsifier=overheat)

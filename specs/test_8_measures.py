@@ -12,6 +12,7 @@ from llm_spec.cli import command_line, compare
 from llm_spec.ledger import claims, results
 from llm_spec.ledger.records import About, Shown
 from llm_spec.model import accounting
+from llm_spec.numerics import units
 from llm_spec.quality import likelihood
 
 PAGE = 16_384  # what an allocation may be rounded up by
@@ -45,6 +46,28 @@ def test_active_memory_counts_arrays_and_resident_set_size_does_not(trained, exh
     assert array.nbytes == size
     assert abs(risen - size) <= PAGE, says
     assert apart > size, says
+
+
+SIZES = {0: "0 B", 999: "999 B", 1_500_000: "1.5 MB", 999_600_000: "1 GB", 36 * 2**30: "38.7 GB"}
+MEMORY = {512: "512 B", 1000 * 2**20: "0.977 GiB", 36 * 2**30: "36 GiB"}  # as it is sold
+
+
+def call_gibibytes_gigabytes(monkeypatch):
+    monkeypatch.setattr(units, "BINARY", units.DECIMAL)
+
+
+@pytest.mark.claim(id="8.40", falsifier=call_gibibytes_gigabytes)
+def test_bytes_are_said_in_three_digits_and_gigabytes_apart_from_gibibytes(exhibit):
+    """36 GB of memory are 36 GiB: 38.7 GB."""
+    said = [units.show_bytes(size) for size in SIZES]
+    said += [units.show_bytes(size, binary=True) for size in MEMORY]
+    expected = [*SIZES.values(), *MEMORY.values()]
+    rows = zip([*SIZES, *MEMORY], said, strict=True)
+    exhibit.table(list(map(list, rows)), columns=["bytes", "said"], title="sizes")
+
+    says = exhibit.measured("sizes", "; ".join(said), should_be="; ".join(expected))
+
+    assert said == expected, says
 
 
 def forget_to_normalise(monkeypatch):

@@ -72,6 +72,7 @@ def _table(candidates: Sequence[Candidate], tokens: int) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from llm_spec.numerics.units import show_bytes
     from llm_spec.text.untrusted import visible
 
     table = Table("candidate", "jobs done", "fits", f"{tokens} tokens in", "tok/s", "peak memory")
@@ -82,7 +83,7 @@ def _table(candidates: Sequence[Candidate], tokens: int) -> Any:
             "-" if each.control else ("yes" if each.fits else "no"),
             "-" if each.reply_s is None else f"{each.reply_s:.1f} s",
             "-" if each.tokens_per_s is None else f"{each.tokens_per_s:.1f}",
-            "-" if each.peak_bytes is None else f"{each.peak_bytes / 1e9:.2f} GB",
+            "-" if each.peak_bytes is None else show_bytes(each.peak_bytes),
         )
         table.add_row(*(Text(visible(cell)) for cell in cells))
     return table

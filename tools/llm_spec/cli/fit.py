@@ -91,7 +91,8 @@ def _machine(args: argparse.Namespace) -> "Machine":
         apple = chip is None or chip.name.startswith("Apple")
         budget = chips.metal_limit(ram) if apple else said
         part = "what macOS lets its GPU keep resident" if apple else "all of its memory"
-        return Machine(budget, bandwidth, f"{part}, of {args.memory}; {source}", fused=True)
+        whole = show_bytes(ram, binary=True) if apple else args.memory
+        return Machine(budget, bandwidth, f"{part}, of {whole}; {source}", fused=True)
     budget, part = memory.budget()
     if bandwidth is None:
         bandwidth, source = _bandwidth_here()

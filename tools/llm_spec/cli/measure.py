@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_spec.numerics.units import BadAmount, parse_numbers
+from llm_spec.numerics.units import BadAmount, parse_numbers, show_bytes
 
 if TYPE_CHECKING:
     from llm_spec.numerics.timing import Sample
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         widths = parse_numbers(args.bits, "--bits", WIDTHS)
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
         device = bandwidth.measure_device()
-        print(f"{device.name}: {device.bandwidth.median / 1e9:.0f} GB/s", flush=True)
+        print(f"{device.name}: {show_bytes(device.bandwidth.median)}/s", flush=True)
         rows = [
             row
             for name in args.models
@@ -145,8 +145,9 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['model']} at {row['bits']} bits, {row['context']} tokens: "
         f"{row['decode']['median']:.1f} tok/s ({row['share']:.0%} of the ceiling), "
         f"prefill {row['prefill']['median']:.0f} tok/s; "
-        f"memory {measured['resident'] / 1e9:.3f} GB, predicted {predicted['resident'] / 1e9:.3f}; "
-        f"peak {measured['peak'] / 1e9:.3f}, predicted {predicted['peak'] / 1e9:.3f}"
+        f"memory {show_bytes(measured['resident'])}, "
+        f"predicted {show_bytes(predicted['resident'])}; "
+        f"peak {show_bytes(measured['peak'])}, predicted {show_bytes(predicted['peak'])}"
     )
 
 

@@ -15,6 +15,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the report; 2 and one sentence when the results or the path are no good."""
+    from llm_spec.numerics.units import show_bytes
     from llm_spec.report.load import ResultsError, load_results
     from llm_spec.report.page import write_report
 
@@ -34,5 +35,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.output} cannot be written: {error.strerror}.", file=sys.stderr)
         return 2
     partial = " (partial: the run was interrupted)" if results["environment"].get("partial") else ""
-    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB{partial}")
+    print(f"{args.output}: {show_bytes(args.output.stat().st_size)}{partial}")
     return 0

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import psutil
 
-from llm_spec.directory.errors import megabytes
+from llm_spec.numerics.units import show_bytes
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 4_000_000_000  # bytes of the process; an honest 8B takes 0.6 GB, for no weight is read
@@ -70,7 +70,7 @@ class Child:
                 raise Stopped(f"did not end within {seconds:.0f} s")
             if _memory(self._process) > MEMORY:
                 self.close()
-                raise Stopped(f"took more than {megabytes(MEMORY)} of memory")
+                raise Stopped(f"took more than {show_bytes(MEMORY)} of memory")
             time.sleep(0.005)
 
 

@@ -18,11 +18,6 @@ def reason(text: str, without: Path | None = None) -> str:
     )
 
 
-def megabytes(count: float) -> str:
-    """A size for people: 12 MB, 3.1 GB."""
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
-
-
 def read_json(path: Path) -> Any:
     """Parse a file of JSON. Raises `BadModel`, which names the file."""
     try:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from llm_spec.directory.errors import BadModel, megabytes
+from llm_spec.directory.errors import BadModel
+from llm_spec.numerics.units import show_bytes
 from llm_spec.text.untrusted import quoted
 
 SMALL = ("*.json", "*.jinja", "*.txt", "*.jsonl", "tokenizer.model", "*.tiktoken", "tiktoken.model")
@@ -57,12 +58,12 @@ def find(source: Path) -> Files:
     weights = {name: _status(root, name) for name in names if fnmatch(name, WEIGHTS)}
     for name, status in small.items():
         if status.st_size > LARGEST:
-            size = megabytes(status.st_size)
-            raise BadModel(f"{name} has {size}, but should have less than {megabytes(LARGEST)}.")
+            size = show_bytes(status.st_size)
+            raise BadModel(f"{name} has {size}, but should have less than {show_bytes(LARGEST)}.")
     total = sum(status.st_size for status in small.values())
     if total > LARGEST_SUM:
         raise BadModel(
-            f"{source} holds {megabytes(total)} besides its weights: remove what is not the "
+            f"{source} holds {show_bytes(total)} besides its weights: remove what is not the "
             "model's."
         )
     others = tuple(name for name in names if name not in small and name not in weights)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llm_spec.directory.errors import BadModel
+from llm_spec.model.config import text_config
 from llm_spec.model.safetensors import Tensor
 from llm_spec.text.untrusted import quoted
 
@@ -15,8 +16,7 @@ MOST_BITS, LARGEST_GROUP = 16, 1024
 
 def check(content: Mapping[str, Any]) -> None:
     """Raises `BadModel` where a packing is stated that no weights can have."""
-    nested = content.get("text_config")
-    for part in (content, nested if isinstance(nested, dict) else {}):
+    for part in (content, text_config(content)):
         for key in STATED:
             if (packing := part.get(key)) is not None:
                 _check_block(key, packing)
@@ -118,8 +118,7 @@ def _as_words(packing: Mapping[str, Any]) -> str:
 
 def left_behind(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
     """Whether another library's packing is stated of weights that are floats."""
-    nested = content.get("text_config")
-    for part in (content, nested if isinstance(nested, dict) else {}):
+    for part in (content, text_config(content)):
         stated = part.get("quantization_config")
         if not isinstance(stated, dict) or "quantization" in content:
             continue

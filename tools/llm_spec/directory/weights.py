@@ -7,9 +7,10 @@ from typing import Any
 import psutil
 
 from llm_spec.directory import packing, shards
-from llm_spec.directory.errors import BadModel, megabytes
+from llm_spec.directory.errors import BadModel
 from llm_spec.directory.files import Files, adapter_of, says_adapter
 from llm_spec.model.safetensors import Tensor, read_header
+from llm_spec.numerics.units import show_bytes
 from llm_spec.text.untrusted import quoted
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -89,13 +90,13 @@ def _check_room(
     if needed > free:
         how = " unpacked to float32" if unpacked else ""
         raise BadModel(
-            f"{next(iter(found.weights))} (with any others) holds {megabytes(stored)} of weights, "
-            f"which take {megabytes(needed)}{how}, but {_too_little(free)}"
+            f"{next(iter(found.weights))} (with any others) holds {show_bytes(stored)} of weights, "
+            f"which take {show_bytes(needed)}{how}, but {_too_little(free)}"
         )
 
 
 def _too_little(free: int) -> str:
-    return f"{megabytes(free)} of memory are free: choose a smaller model or a larger machine."
+    return f"{show_bytes(free)} of memory are free: choose a smaller model or a larger machine."
 
 
 def _unpacked_bytes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:

@@ -33,7 +33,10 @@ def storage_of(model: nn.Module) -> dict[str, Scheme | mx.Dtype]:
 
 
 def usual(storage: Storage) -> Scheme | mx.Dtype:
-    """The way in which most arrays are stored; of quantised ones if there are any."""
+    """The way in which most arrays are stored; of quantised ones if there are any.
+
+    Raises ValueError for a model that stores no array.
+    """
     ways = Counter(storage.values())
     schemes = [way for way in ways if isinstance(way, Scheme)]
     return max(schemes or ways, key=lambda way: ways[way])
@@ -62,7 +65,8 @@ def stored_like(model: nn.Module, other: nn.Module, storage: Storage) -> Iterato
 
 @contextmanager
 def holding(model: nn.Module, arrays: Mapping[str, mx.array]) -> Iterator[None]:
-    """Give `model` other arrays, by path, for a while."""
+    """Give `model` other arrays, by path and of the same shapes, for a while. All its arrays are
+    evaluated."""
     original = tree_flatten(model.parameters())
     try:
         model.update(tree_unflatten(list(arrays.items())))

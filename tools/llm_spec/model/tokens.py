@@ -15,7 +15,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 def tokenization(tokenizer: Any, text: str) -> dict[str, Any]:
     """One string as a `tokens` exhibit wants it.
 
-    >>> cut(tokenizer, "Rust")  # Qwen3
+    >>> tokenization(tokenizer, "Rust")  # Qwen3
     {"text": "Rust", "ids": [49, 590], "pieces": ["R", "ust"], "bytes": ["52", "757374"]}
     """
     ids = encode(tokenizer, text)

@@ -6,6 +6,8 @@ FACTORS = {
     "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
+DECIMAL = ("B", "kB", "MB", "GB", "TB")
+BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
 AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?[iI]?[bB])?\s*(/\s*s)?\s*")
 
 
@@ -32,13 +34,18 @@ def parse_bytes(text: str, what: str, least: float, most: float) -> int:
     return round(value)
 
 
-def show_bytes(value: float) -> str:
-    """1,500,000 as "1.5 MB": three digits, decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:
+def show_bytes(value: float, binary: bool = False) -> str:
+    """Bytes in three digits and the unit that suits them: 1,500,000 is "1.5 MB".
+
+    `binary` counts in units of 1,024, as memory is sold: 38,654,705,664 bytes are "36 GiB", and
+    "38.7 GB" without it.
+    """
+    *units, last = BINARY if binary else DECIMAL
+    for unit in units:
+        if abs(float(f"{value:.3g}")) < 1000:
             return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
+        value /= 1024 if binary else 1000
+    return f"{value:.3g} {last}"
 
 
 def parse_numbers(text: str, what: str, allowed: range | tuple[int, ...]) -> list[int]:

@@ -29,7 +29,7 @@ class Device:
 
 
 def measure_device(seconds: float = 3.0) -> Device:
-    """Measure both; takes about `seconds` and the memory of `STREAM_BYTES`."""
+    """Measure both, half of `seconds` each. Takes `STREAM_BYTES` (512 MiB) of memory."""
     dtype = compute_dtype()
     return Device(
         name=device_name(),
@@ -45,17 +45,19 @@ def compute_dtype() -> mx.Dtype:
 
 
 def memory_bandwidth(seconds: float = 1.5) -> Sample:
-    """Bytes per second that the default device reads and writes, together."""
+    """Bytes per second that the default device reads and writes, together: one figure for each
+    round of about `seconds` in all."""
     return streaming().sample(seconds=seconds)
 
 
 def matmul_rate(dtype: mx.Dtype, seconds: float = 1.5) -> Sample:
-    """Floating point operations per second of a square matrix product."""
+    """Floating point operations per second of a square matrix product in `dtype`, as above."""
     return multiplying(dtype).sample(seconds=seconds)
 
 
 def streaming(nbytes: int = STREAM_BYTES) -> Reference:
-    """Adding one to an array larger than the caches: each byte is read once and written once.
+    """Adding one to an array of `nbytes`, larger than the caches: each byte is read once and
+    written once. Its rate is in bytes per second.
 
     MLX computes it in the array's own memory, because nothing else holds the array, so no page is
     allocated. Short passes are chained into one evaluation until a call lasts long enough for its
@@ -77,7 +79,8 @@ def streaming(nbytes: int = STREAM_BYTES) -> Reference:
 
 
 def multiplying(dtype: mx.Dtype) -> Reference:
-    """A square matrix product, with matrices that grow until it lasts long enough."""
+    """A square matrix product in `dtype`, with matrices that grow until it lasts long enough. Its
+    rate is in floating point operations per second."""
     side = 512
     product = _product(side, dtype)
     while sample(product, rounds=1).median < LEAST_SECONDS and side < 8192:

@@ -35,7 +35,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class ContextCost:
-    """What reading a prompt takes beyond the weights: it does not depend on their width."""
+    """What reading a prompt takes beyond the weights: it does not depend on their width.
+
+    `working` are the bytes of intermediate results of each of the `steps`.
+    """
 
     steps: list[Step]
     working: list[int]
@@ -51,7 +54,7 @@ class ContextCost:
 
     @property
     def longest(self) -> int:
-        """The context that the course goes to."""
+        """Tokens of the longest context that was followed."""
         return self.steps[-1].seen
 
     def _until(self, context: int) -> list[tuple[Step, int]]:
@@ -63,9 +66,10 @@ class ContextCost:
 
 @dataclass(frozen=True)
 class Variant:
-    """One model at one width.
+    """One model at one width: "4", "16", or as it is "stored".
 
-    `bits` is what a weight costs, `read` the bytes of weights that a decoded token reads.
+    `bits` is what a weight costs with its share of the scales, `weights` are the bytes of all
+    weights, `read` those that a decoded token reads.
     """
 
     name: str

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
+from llm_spec.numerics.units import show_bytes
+
 TABLE = Path(__file__).with_name("chips.toml")
 
 # What macOS lets the GPU keep resident (recommendedMaxWorkingSetSize), by RAM. Read off logs that
@@ -70,7 +72,7 @@ def one_of(variants: list[Chip], cpu_cores: int | None = None) -> Chip:
     fitting = [chip for chip in variants if chip.cpu_cores in (None, cpu_cores)] or variants
     if len(fitting) == 1:
         return fitting[0]
-    choices = " or ".join(f"{chip.bandwidth / 1e9:.0f} GB/s ({chip.note})" for chip in fitting)
+    choices = " or ".join(f"{show_bytes(chip.bandwidth)}/s ({chip.note})" for chip in fitting)
     raise UnknownChip(f"{_short(fitting[0].name)} has {choices}: say which with --bandwidth.")
 
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
+from llm_spec.numerics.units import show_bytes
 from llm_spec.performance.memory import Prediction, available, budget, predict
 
 # Leave room for what else runs: the figures are the allocator's, not the operating system's.
@@ -45,9 +46,9 @@ def materialise(
     if needed.peak * SLACK > free:
         _, where = budget()
         raise DoesNotFit(
-            f"{needed.peak / 1e9:.2f} GB are needed ({needed.weights / 1e9:.2f} weights, "
-            f"{needed.cache / 1e9:.2f} cache, {needed.working / 1e9:.2f} intermediate results), "
-            f"but {free / 1e9:.2f} GB of {where} are free."
+            f"{show_bytes(needed.peak)} are needed ({show_bytes(needed.weights)} of weights, "
+            f"{show_bytes(needed.cache)} of cache, {show_bytes(needed.working)} of intermediate "
+            f"results), but {show_bytes(free)} of {where} are free."
         )
     modules = dict(model.named_modules())
     filled = []

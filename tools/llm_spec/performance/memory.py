@@ -83,7 +83,8 @@ def predict(
 ) -> Prediction:
     """Predict the memory for reading `prompt` tokens and making `generated` more.
 
-    The model may be declared only; the same caches are asked as in a real run.
+    `prefill_step` is how many tokens of the prompt are read at once. The model may be declared
+    only; the same caches are asked as in a real run. Raises ValueError for an empty prompt.
     """
     run = dry_run(model, prompt, generated, prefill_step)
     weights = total_bytes(model)
@@ -96,7 +97,7 @@ def working_set(model: nn.Module, fused: bool) -> Callable[[Step], int]:
     """Estimate the bytes of intermediate results that a step of `model` needs.
 
     Unless attention is `fused`, and on the CPU it is not, it also holds a score per head, query and
-    key.
+    key. Returns a function from a step to bytes.
     """
     inside = {id(m) for layer in getattr(model, "layers", []) for m in layer.modules()}
     calls = dry_run(model, 1).calls

@@ -35,7 +35,8 @@ class Judgement:
 
 
 def judge(baseline: Sequence[float], now: Sequence[float]) -> Judgement:
-    """Compare shares measured now with those of the baseline, each taken several times.
+    """Compare shares (0 to 1 of what the machine could do) measured now with those of the
+    baseline, each taken several times.
 
     "inconclusive" means that the noise is too large to tell a slow-down of 20 % from none.
     """
@@ -73,6 +74,7 @@ def shares(path: Path) -> tuple[str, dict[str, list[float]]]:
 
 
 def read_json(path: Path) -> Any:
+    """What a file of JSON holds. Raises BadFile, which names the file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -37,7 +37,8 @@ class DecodeRead:
 
 
 def decode_read(model: nn.Module, context: int) -> DecodeRead:
-    """Count what one decoding step reads. The model may be declared only.
+    """Count the bytes that the decoding step after `context` tokens reads. The model may be
+    declared only. Raises ValueError for a context without a token.
 
     Of a table that is only looked up in, one row; of stacked experts, those that the router picks
     for one token; of everything else, all of it.

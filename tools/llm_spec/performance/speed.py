@@ -53,7 +53,10 @@ def timed(steps: Iterator[Token], arrivals: list[float]) -> Iterator[Token]:
 
 
 def rates(prompt: int, start: float, arrivals: Sequence[float]) -> Run:
-    """What the `arrivals` of the tokens after a prompt of `prompt` tokens say about speed."""
+    """What the `arrivals` of the tokens after a prompt of `prompt` tokens say about speed.
+
+    `start` and `arrivals` are seconds of one clock. Raises ZeroDivisionError for a single arrival.
+    """
     first, last = arrivals[0], arrivals[-1]
     return Run(
         first_token=first - start,
@@ -87,7 +90,8 @@ def measure_speed(
     rounds: int = 5,
     warm_up: int = 1,
 ) -> Speed:
-    """Run `rounds` times after `warm_up` runs that do not count."""
+    """Run `rounds` times after `warm_up` runs that do not count: `run_once`, whose ValueError it
+    passes on."""
     for _ in range(warm_up):
         run_once(model, prompt, generated)
     runs = [run_once(model, prompt, generated) for _ in range(rounds)]

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from llm_spec.ledger.results import write_atomically
+from llm_spec.numerics.units import show_bytes
 from llm_spec.report import entries as ledgers
 from llm_spec.report.head_scores import heads_of
 from llm_spec.report.load import check_results
@@ -159,13 +160,8 @@ def percent(share: float | None) -> str:
 
 
 def quantity(size: float | None) -> str:
-    """Bytes in the unit that suits them, decimal."""
-    if size is None:
-        return "–"
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if abs(size) >= scale:
-            return f"{size / scale:.3g}\u202f{unit}"
-    return f"{size:.0f}\u202fB"
+    """Bytes as `show_bytes` has them, on one line of a page; "–" for none."""
+    return "–" if size is None else show_bytes(size).replace(" ", "\u202f")
 
 
 def cell(value: Any) -> str:
