@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -129,9 +128,9 @@ def within(what: str, measured: float, bound: float) -> Finding:
 def within_rounding(what: str, measured: float, case: Case, times: float = 1) -> Finding:
     """`measured`, a distance between two ways to add the same numbers, must be what rounding does.
 
-    In float32 it must not exceed `case.reordered`, or else the noise that was measured on this
-    model, `case.noise`, times `tolerances.roundings`. Noise is measured only where the first bound
-    does not suffice. In a half type only noise counts: a bound made of its unit of rounding would
+    In float32 it must not exceed `case.reordered`, or else what `tolerances.moved_by_rounding`
+    makes of this model's own noise, `case.noise`, which is measured only where the first bound does
+    not suffice. In a half type only noise counts: a bound made of its unit of rounding would
     let through an error of 140 %. What is not finite is never what rounding does.
 
     `times` is for a comparison in which more than the order of sums differs.
@@ -139,8 +138,8 @@ def within_rounding(what: str, measured: float, case: Case, times: float = 1) ->
     derived = case.reordered if case.dtype == mx.float32 else 0.0
     if measured <= derived:
         return within(what, measured, derived)
-    bound = max(derived, times * tolerances.roundings(case.dtype) * case.noise)
-    return within(what, measured, bound if math.isfinite(bound) else derived)
+    excused = times * tolerances.moved_by_rounding(case.dtype, case.noise)
+    return within(what, measured, max(derived, excused))
 
 
 def within_exactness(what: str, measured: float, case: Case) -> Finding:

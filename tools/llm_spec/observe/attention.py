@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+SCORED_AT_ONCE = 256  # queries
 LOWEST = np.finfo(np.float32).min
 
 
@@ -126,6 +127,20 @@ def attention_weights(
         total += sink
         weights /= total
         return weights, (sink / total)[..., 0]
+
+
+def largest_score(call: AttentionCall) -> float:
+    """The largest size of a score, masked or not; 0 where the call holds weights and no queries."""
+    if call.queries is None or call.keys is None:
+        return 0.0
+    batch, _, length, head_dim = call.queries.shape
+    keys = call.keys.swapaxes(-1, -2)
+    largest = [0.0]
+    for start in range(0, length, SCORED_AT_ONCE):
+        rows = call.queries[:, :, start : start + SCORED_AT_ONCE] * call.scale
+        scores = rows.reshape(batch, call.keys.shape[1], -1, head_dim) @ keys
+        largest.append(float(mx.abs(scores).max()))
+    return max(largest)
 
 
 def causal_mask(queries: int, keys: int) -> np.ndarray:

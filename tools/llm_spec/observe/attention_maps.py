@@ -11,6 +11,7 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from llm_spec.numerics import distances, tolerances
+from llm_spec.observe import attention
 from llm_spec.observe.attention import AttentionCall
 from llm_spec.observe.hooks import cache_parts
 from llm_spec.observe.inputs import locate_non_finite
@@ -24,7 +25,7 @@ def accept(model: nn.Module, call: AttentionCall, error: float) -> None:
 
     Not a number counts as too far, and the message then says which weights hold such.
     """
-    allowed = tolerances.reconstruction(call.dtype, keys=call.shape[-1])
+    allowed = allowed_error(call, error)
     if error <= allowed:
         return
     where = f"layer {call.layer} ({call.module})"
@@ -37,6 +38,15 @@ def accept(model: nn.Module, call: AttentionCall, error: float) -> None:
     cause = str(broken[0]) if broken else "all weights are finite, so it arose on the way"
     more = f" (and {len(broken) - 1} more tensors)" if len(broken) > 1 else ""
     raise TraceError(f"{where}: attention is not a number; {cause}{more}")
+
+
+def allowed_error(call: AttentionCall, error: float) -> float:
+    """How far rounding may take a call's map from its output: the usual bound where `error` is
+    within that, else the bound that follows the largest score."""
+    keys = call.shape[-1]
+    usual = tolerances.reconstruction(call.dtype, keys)
+    score = 0.0 if error <= usual else attention.largest_score(call)
+    return tolerances.reconstruction(call.dtype, keys, score) if np.isfinite(score) else usual
 
 
 def worst_error(errors: list[float]) -> float | None:
