@@ -109,10 +109,11 @@ def reference(request, models):
 
 @pytest.fixture
 def planted_fault(request):
-    """A fault of the past and a law that must see it; the first where no other is asked for."""
-    from fixtures.planted import FAULTS  # here: it imports mlx-lm, which takes seconds
+    """A fault of the past, a law that must see it and the number format it is planted in; the first
+    where no other is asked for."""
+    from fixtures.planted import FAULTS, FORMATS  # here: it imports mlx-lm, which takes seconds
 
-    return getattr(request, "param", (FAULTS[0], FAULTS[0].laws[0]))
+    return getattr(request, "param", (FAULTS[0], next(iter(FAULTS[0].laws)), FORMATS[0]))
 
 
 @pytest.fixture

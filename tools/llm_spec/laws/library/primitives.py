@@ -114,7 +114,8 @@ def _attention(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, mask: 
 @law
 def rotations_know_their_place() -> Finding:
     """Every kind of rotary embedding turns a token by its position alone: in one piece or in
-    several, in rows that started at different times; and leaves its input as it was."""
+    several, in rows that started at different times; and leaves its input as it was. The dynamic
+    kind turns more slowly once a text is longer than the model was made for."""
     rng = np.random.default_rng(0)
     x = mx.array(rng.standard_normal((2, 3, 48, WIDTH)), mx.float32)
     before = np.array(x)
@@ -134,6 +135,11 @@ def rotations_know_their_place() -> Finding:
         wrong += [f"{name}, not turned"] * bool(np.allclose(whole, np.array(x), atol=1e-2))
         wrong += [f"{name}, its input"] * (not np.array_equal(np.array(x), before))
         x = mx.array(before)
+    within_length, past_it = (
+        np.array(initialize_rope(WIDTH, 10000.0, False, ROPES["dynamic"], length)(x))
+        for length in (48, 32)
+    )
+    wrong += ["dynamic, past its length"] * bool(np.allclose(within_length, past_it, atol=1e-2))
     return same("rotations that go wrong", wrong, [])
 
 

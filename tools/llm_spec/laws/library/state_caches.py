@@ -90,7 +90,7 @@ class StateCache(RuleBasedStateMachine):
         return [*drawn] if filled else [None, None]
 
     @precondition(lambda self: len(self.rows) > 1)
-    @rule(kept=tuples(*[booleans()] * 6))
+    @rule(kept=tuples(*[booleans()] * 7))
     def keep(self, kept: tuple[bool, ...]) -> None:
         places = range(len(self.rows))
         left = [place for place in places if kept[place]] or [places[-1]]

@@ -138,12 +138,17 @@ def quantised_cache_rounds_and_no_more(case: Case) -> Finding:
     for i in packed:
         cache[i] = cache[i].to_quantized(group_size=GROUP, bits=BITS)
     logits = logits_of(case.model, ids[half:], cache)
+    kept = sorted({(cache[i].offset, cache[i].group_size, cache[i].bits) for i in packed})
+    if kept != [(len(ids), GROUP, BITS)]:
+        return same("tokens, group size and bits of the caches", kept, [(len(ids), GROUP, BITS)])
     for i in packed:
         unpacked[i] = Unpacked(cache[i], held=half)
     expected = logits_of(case.model, ids[half:], unpacked)
     steps = distances.worst(unpacked[i].worst for i in packed)
-    # Scales, and the points of the grid that they make, are rounded to the type of the keys.
-    allowed = 1.01 + 2 * 2**BITS * float(mx.finfo(case.dtype).eps)
+    # Scales, and the points of the grid that they make, are rounded to the type of the keys; and
+    # the second run's keys differ from the first's by what that rounding does to the layers before.
+    noise = 0.0 if case.dtype == mx.float32 else case.noise
+    allowed = 1.01 + 2**BITS * (2 * float(mx.finfo(case.dtype).eps) + noise)
     if not steps <= allowed:
         return within("steps of the grid between a key or value and what is held", steps, allowed)
     missed = distances.distance(logits, expected)

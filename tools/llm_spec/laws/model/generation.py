@@ -106,7 +106,7 @@ def text_ends_at_its_end(case: Case) -> Finding:
     prompt = case.token_ids[:13]
     steps = generating.generate_step(mx.array(prompt), case.model, max_tokens=STEPS)
     free = [token for token, _ in steps]
-    end = next((t for t in free[1:] if t != free[0]), None)
+    end = next((t for t in free[1:] if t != free[0]), free[0])
     seen, wanted = [], []
     for eos in (end, None):
         spelling = Spelling(eos)
