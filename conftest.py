@@ -23,6 +23,7 @@ pytest_plugins = [
     "fixtures.plugins.model_options",
     "fixtures.plugins.collection",
     "fixtures.plugins.reporter",
+    "fixtures.plugins.workers",
     "fixtures.plugins.missing_kernels",
 ]
 REAL = pytest.mark.real

@@ -5,13 +5,13 @@ PYTEST_ADDOPTS names.
 """
 
 import json
-import shutil
 import signal
 
 import pytest
 
 from fixtures.doubles.refusals import complaint, is_one_sentence
-from fixtures.doubles.suite_run import ROOT, plant, start_pytest
+from fixtures.doubles.suite_run import plant, small_suite, start_pytest
+from fixtures.plugins import collection
 from fixtures.provision import catalogue
 
 ENTRY = """[wet]
@@ -61,17 +61,12 @@ def test_a_mistake_in_the_catalogue_is_refused_in_one_sentence(exhibit, tmp_path
     assert list(catalogue.load(file)) == ["wet"], "a right catalogue is refused"
 
 
-def copy_with_a_typo(directory):
-    """The suite without its specs, and a ledger with a misspelt field."""
-    (directory / "specs").mkdir(exist_ok=True)
-    for name in ("conftest.py", "pyproject.toml", "specs/__init__.py"):
-        shutil.copy(ROOT / name, directory / name)
-    for name in ("fixtures", "tools"):
-        (directory / name).unlink(missing_ok=True)
-        (directory / name).symlink_to(ROOT / name)
-    ledger = (ROOT / "specs/claims.toml").read_text().replace("falsifier =", "falsifer =", 1)
-    (directory / "specs/claims.toml").write_text(ledger)
-    return directory
+def suite_with_a_typo(directory):
+    """A suite without specs, and a ledger with a misspelt field."""
+    suite = small_suite(directory, "", ["9.1"])
+    ledger = suite / "specs/claims.toml"
+    ledger.write_text(ledger.read_text().replace("falsifier =", "falsifer ="))
+    return suite
 
 
 def let_mistakes_through(monkeypatch, tmp_path):
@@ -84,7 +79,7 @@ def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_p
     runs = {
         "unknown model": start_pytest("specs", "--model", "smolm2-135m"),
         "reference without weights": start_pytest("specs", "--reference", "qwen3"),
-        "typo in the ledger": start_pytest("specs", root=copy_with_a_typo(tmp_path)),
+        "typo in the ledger": start_pytest("specs", root=suite_with_a_typo(tmp_path / "suite")),
         "report in a missing directory": start_pytest("specs", "--report", tmp_path / "no/r.json"),
     }
     rows = []
@@ -100,6 +95,38 @@ def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_p
     says = exhibit.measured("mistakes that end otherwise", wrong, should_be=[])
 
     assert not wrong, says
+
+
+ASKED = {
+    "": set(),
+    "slow": {"slow"},
+    "not slow": set(),
+    "slow or not slow": {"slow"},
+    "browser or not (slow or idle)": {"browser"},
+    "not (not slow)": {"slow"},
+    "slowest and realistic": set(),
+    'claim(id="slow")': set(),
+    "real and not browser": {"real"},
+}
+
+
+def look_for_the_word(monkeypatch):
+    def found(expression):
+        return {mark for mark in collection.REASONS if mark in expression}
+
+    monkeypatch.setattr(collection, "asked_for", found)
+
+
+@pytest.mark.claim(id="0.82", falsifier=look_for_the_word)
+def test_what_takes_minutes_runs_only_where_m_asks_for_it(exhibit):
+    """Each expression, and the marks of slow specs that it asks for."""
+    asked = {text: collection.asked_for(text) & set(collection.REASONS) for text in ASKED}
+    rows = [[text, ", ".join(sorted(marks)) or "none"] for text, marks in asked.items()]
+    exhibit.table(rows, columns=["-m", "asks for"], title="expressions")
+
+    says = exhibit.measured("marks asked for", asked, should_be=ASKED)
+
+    assert asked == ASKED, says
 
 
 def load_mlx_at_once(monkeypatch, tmp_path):

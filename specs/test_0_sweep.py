@@ -1,12 +1,12 @@
-"""Experiment 0: a sweep over architectures survives what native code does to a process."""
+"""Experiment 0: a run in workers survives what native code does to a process."""
 
 import json
+from collections import Counter
 
 import pytest
 
-from fixtures.doubles.suite_run import plant, start_pytest
-
-WORKERS = [2]  # how many the sweep of this spec is given
+from fixtures.doubles import suite_run
+from fixtures.doubles.suite_run import plant, small_suite, start_pytest
 
 CRASHING = """
 import os
@@ -18,7 +18,7 @@ def pytest_collection_finish(session):
 
 
 def sweep_in_one_process(monkeypatch):
-    monkeypatch.setattr(f"{__name__}.WORKERS", [0])
+    monkeypatch.setattr(suite_run, "in_workers", lambda count: ("-n", "0"))
 
 
 @pytest.mark.slow
@@ -28,16 +28,13 @@ def test_a_crash_is_the_verdict_of_the_architecture_that_crashed(exhibit, tmp_pa
     with monkeypatch.context() as patch:
         plant(patch, tmp_path, CRASHING)
         run = start_pytest(
-            "specs/test_9_laws.py", "--architectures", "-n", *WORKERS,
+            "specs/test_9_laws.py", "--architectures", *suite_run.in_workers(2),
             "-k", "(gpt2 or mamba2) and tiny and 9.12",
             "--report", tmp_path / "results.json",
         )  # fmt: skip
     said = "".join(run.communicate())
     exhibit.text(said[-2000:], title="a sweep in which gpt2 crashes")
-    try:
-        rows = json.loads((tmp_path / "results.json").read_text())["claims"]
-    except FileNotFoundError:
-        rows = []
+    rows = claims_in(tmp_path / "results.json")
     ran = {row["subject"]: row["verdict"] for row in rows if row["verdict"] != "not run"}
     found = {"exit code": run.returncode, **ran}
     wanted = {"exit code": 1, "gpt2 (tiny)": "refuted", "mamba2 (tiny)": "verified"}
@@ -45,3 +42,73 @@ def test_a_crash_is_the_verdict_of_the_architecture_that_crashed(exhibit, tmp_pa
     says = exhibit.measured("what the sweep found", found, should_be=wanted)
 
     assert found == wanted, says
+
+
+def claims_in(report):
+    """The claims that a report holds; none where it was not written."""
+    return json.loads(report.read_text())["claims"] if report.exists() else []
+
+
+CRASHES = 9  # pytest-xdist gives two workers up after eight
+LAWS = ["9.1", "9.2", "9.3", "9.4", "9.5"]
+SMALL = f"""
+import os
+import pytest
+
+@pytest.fixture
+def architecture(request):
+    return request.param
+
+def claims(*ids):
+    marked = [pytest.param(id_, marks=pytest.mark.claim(id=id_)) for id_ in ids]
+    return pytest.mark.parametrize("number", marked)
+
+@claims(*["0.%d" % number for number in range({CRASHES})])
+def test_of_the_suite(number):
+    os._exit(0)
+
+@claims(*{LAWS})
+def test_of_a_model(architecture, number):
+    if architecture == "tiny-qwen3":
+        os._exit(0)
+"""
+
+
+def give_up_after_two(monkeypatch):
+    monkeypatch.setattr(suite_run, "in_workers", lambda n: ("-n", str(n), "--max-worker-restart=2"))
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.81", falsifier=give_up_after_two)
+def test_however_many_workers_crash_every_claim_gets_its_verdict(exhibit, tmp_path):
+    """Nine specs of the suite and one model end their process, quietly, with exit code 0."""
+    numbers = [f"0.{number}" for number in range(CRASHES)]
+    suite = small_suite(tmp_path / "suite", SMALL, numbers + LAWS)
+    report = tmp_path / "results.json"
+    run = start_pytest("specs", *suite_run.in_workers(2), "--report", report, root=suite)
+    said = "".join(run.communicate())
+    rows = claims_in(report)
+    of_the_model = [row for row in rows if row["subject"] == "tiny-qwen3"]
+    others = [row for row in rows if row["subject"] != "suite" and row not in of_the_model]
+    exhibit.text(said[-2000:], title="a run in which workers crash")
+    found = {
+        "exit code": run.returncode,
+        "the suite": Counter(row["verdict"] for row in rows if row["subject"] == "suite"),
+        "other models": {row["verdict"] for row in others},
+        "the model that crashes": {row["verdict"] for row in of_the_model},
+        "why it was not run": {
+            row["reason"].partition(":")[0] for row in of_the_model if row["verdict"] == "not run"
+        },
+    }
+    wanted = {
+        "exit code": 1,
+        "the suite": {"refuted": CRASHES},
+        "other models": {"verified"},
+        "the model that crashes": {"refuted", "not run"},
+        "why it was not run": {"crashed"},
+    }
+
+    says = exhibit.measured("what the run found", found, should_be=wanted)
+
+    assert found == wanted, says
+    assert len(of_the_model) == len(LAWS), f"{len(of_the_model)} laws of the model are told"

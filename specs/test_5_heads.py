@@ -240,7 +240,7 @@ def test_a_model_that_answers_otherwise_is_told_of_and_not_refuted(embedded, exh
 
 def verdict_on(subject):
     """What becomes of a model that is asked for the capital of France."""
-    silent = Exhibits(lambda name, value: None, subject.name, pytest.skip)
+    silent = Exhibits(lambda record: None, subject.name, pytest.skip)
     try:
         test_the_answer_becomes_the_top_token_only_late(subject, silent)
     except SKIPPED as reason:
