@@ -9,12 +9,12 @@ from mlx_lm.models import cache as caches
 from fixtures.synthetic.filled_caches import (
     IDS,
     compositions,
-    feed,
     filled,
     plain_cache,
     quantised_cache,
 )
 from fixtures.texts.passages import passages
+from llm_spec.laws.execution import feed_in_chunks, logits_of
 from llm_spec.model import tokens
 from llm_spec.numerics import distances, sampling, tolerances
 from llm_spec.observe.attention import causal_mask
@@ -150,7 +150,7 @@ def losses(subject, size=16, keep=4):
     }
     cost = {}
     for name, kind in kinds.items():
-        logits = feed(subject.model, ids[:-1], [kind() for _ in plain_cache(subject.model)])
+        logits = logits_of(subject.model, ids[:-1], [kind() for _ in plain_cache(subject.model)])
         chances = [sampling.softmax(row)[id_] for row, id_ in zip(logits, ids[1:], strict=True)]
         cost[name] = float(-np.log2(chances[size:]).mean())
     return cost
@@ -173,9 +173,9 @@ def test_a_model_with_a_rotating_cache_computes_what_its_window_shows(subject, e
     """Token by token, against an unbounded cache with the window's mask, in one piece."""
     layers = plain_cache(subject.model)
     rotating = [caches.RotatingKVCache(6, keep=2) for _ in layers]
-    seen = feed(subject.model, IDS[:9], rotating, [1] * 9)
-    expected = feed(subject.model, IDS[:9], [Windowed(6, 2) for _ in layers])
-    unbounded = feed(subject.model, IDS[:9])
+    seen, _ = feed_in_chunks(subject.model, IDS[:9], [1] * 9, rotating)
+    expected = logits_of(subject.model, IDS[:9], [Windowed(6, 2) for _ in layers])
+    unbounded = logits_of(subject.model, IDS[:9])
     distance = distances.distance(seen, expected)
     lost = distances.distance(seen[6:], unbounded[6:])
     exhibit.table(
@@ -243,7 +243,7 @@ def test_attention_over_a_quantised_cache_is_attention_over_the_unpacked_one(
     worst = {}
     for bits in (8, 4):
         cache = quantised_cache(trained.model, bits)
-        feed(trained.model, IDS[:6], cache, [5, 1])
+        feed_in_chunks(trained.model, IDS[:6], [5, 1], cache)
         worst[bits], missed = distances.worst(missed), []
     exhibit.table(
         list(worst.items()), columns=["bits", "distance / norm, worst layer and token"],
@@ -269,11 +269,11 @@ def always_store_eight_bits(monkeypatch):
 def test_the_fewer_bits_the_cache_has_the_further_the_prediction_moves(trained, exhibit):
     """Kullback–Leibler divergence from predictions with an unrounded cache; mean of 32 tokens."""
     ids = tokens.encode(trained.tokenizer, passages("prose")["prose"])[:32]
-    exact = [sampling.softmax(row) for row in feed(trained.model, ids)]
+    exact = [sampling.softmax(row) for row in logits_of(trained.model, ids)]
     moved = {}
     for bits in (8, 4, 2):
         cache = quantised_cache(trained.model, bits)
-        rounded = [sampling.softmax(row) for row in feed(trained.model, ids, cache)]
+        rounded = [sampling.softmax(row) for row in logits_of(trained.model, ids, cache)]
         moved[f"{bits} bits"] = float(np.mean([divergence(*pair) for pair in zip(exact, rounded)]))
     exhibit.bars(moved, title="predictions moved by rounding the cache", axis="bits a token")
     eight, four, two = moved.values()
