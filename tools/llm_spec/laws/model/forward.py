@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -25,9 +26,11 @@ from llm_spec.laws.finding import (
     within_exactness,
     within_rounding,
 )
+from llm_spec.laws.model.storage import Silent
 from llm_spec.model.config import text_config
 from llm_spec.numerics import distances
-from llm_spec.observe.hooks import output_replaced
+from llm_spec.observe.hooks import output_replaced, watched
+from llm_spec.observe.recorder import layers_of
 
 LEAST_SPREAD = 1e-3
 
@@ -100,7 +103,7 @@ def embeddings_are_token_ids(case: Case) -> Finding:
         distances.distance(
             logits_of(case.model, case.token_ids, input_embeddings=scale * embeddings), case.logits
         )
-        for scale in scales_of(embeddings)
+        for scale in scales_of(case.model, case.token_ids, embeddings)
     )
     missed = least_needed(missed_by_scale, case.reordered)
     fed = within_rounding("distance of logits from embeddings to those of ids", missed, case)
@@ -131,9 +134,31 @@ def half_precision_is_kept(case: Case) -> Finding:
     return same("type of the logits", logits.dtype, mx.bfloat16)
 
 
-def scales_of(embeddings: mx.array) -> tuple[float, float]:
-    """Gemma's descendants scale by the root of the width: some what they are given, some not."""
-    return 1.0, embeddings.shape[-1] ** 0.5
+def scales_of(model: nn.Module, token_ids: list[int], embeddings: mx.array) -> set[float]:
+    """What a caller may have to multiply embeddings by, (1, tokens, width) as the table gave them:
+    by 1, or by what the model itself multiplies them by on the way to its first layer.
+
+    Gemma's descendants scale by the root of the width: some what they are given, some not.
+    """
+    first = layers_of(model)[0]
+    given: list[mx.array] = []
+
+    class Watch(Silent):
+        def entered(self, module: nn.Module, *args: Any, **kwargs: Any) -> None:
+            arrays = [part for part in (*args, *kwargs.values()) if isinstance(part, mx.array)]
+            if module is first and arrays and not given:
+                given.append(arrays[0][...])
+
+    with watched(model, None, Watch()):
+        logits_of(model, token_ids)
+    stream = given[0].astype(mx.float32) if given else embeddings
+    stream = stream[0] if stream.ndim == 4 else stream  # the first of several streams
+    table = embeddings.astype(mx.float32)
+    if stream.shape != table.shape:
+        return {1.0}
+    scale = float((stream * table).sum() / (table * table).sum())
+    missed = float(mx.abs(stream - scale * table).max() / mx.abs(stream).max())
+    return {1.0, scale} if missed <= LEAST_SPREAD * 10 else {1.0}
 
 
 def least_needed(distances: Iterable[float], bound: float) -> float:

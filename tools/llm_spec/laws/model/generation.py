@@ -70,7 +70,7 @@ def embeddings_can_prompt(case: Case) -> Finding:
             ),
             wanted,
         )
-        for scale in scales_of(fed)
+        for scale in scales_of(case.model, prompt, fed)
     )
     missed = least_needed(missed_by_scale, case.reordered)
     return within_rounding("distance from what the tokens give", missed, case)
