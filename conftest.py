@@ -16,6 +16,7 @@ from fixtures.models import roles
 from fixtures.models.inspection import INSPECTIONS, NAMED_MODELS, REFERENCE, VIEWS
 from fixtures.plugins.snapshots import PerSubject
 from fixtures.plugins.stash import BLAS
+from fixtures.texts.passages import passages
 from llm_spec.ledger import records
 from llm_spec.ledger.evidence import Exhibits
 
@@ -115,6 +116,12 @@ def planted_fault(request):
     from fixtures.planted import FAULTS, FORMATS  # here: it imports mlx-lm, which takes seconds
 
     return getattr(request, "param", (FAULTS[0], next(iter(FAULTS[0].laws)), FORMATS[0]))
+
+
+@pytest.fixture
+def scored_texts():
+    """The beginning of each passage: what a model and its reference are scored on."""
+    return {name: text[:600] for name, text in passages().items()}
 
 
 @pytest.fixture

@@ -1,68 +1,42 @@
 """Experiment 9: is this model the one that it was made of? Held to a reference, on fixed texts.
 
-What is measured and how it is judged is in `llm_spec.quality.reference`.
+What is measured is in `llm_spec.quality.comparison`, how it is judged in `quality.reference`.
 """
 
-import math
 import sys
 
 import mlx.core as mx
 import pytest
 
+from fixtures.doubles import conversions
 from fixtures.doubles.damaged import setting
-from fixtures.doubles.tampered import TamperedModel
-from fixtures.models.subjects import Subject
-from fixtures.provision.catalogue import Entry
-from fixtures.synthetic.small_directory import write_small_model
-from fixtures.texts.passages import fingerprint, passages
-from llm_spec.model.storage import storage_of
-from llm_spec.numerics import tolerances
-from llm_spec.observe.trace import TraceError, layer_names
-from llm_spec.quality import likelihood
-from llm_spec.quality.reference import (
-    array_divergence,
-    compare,
-    layer_divergence,
-    wiring_distance,
-    worst,
-)
-
-COMPARED = {}  # comparisons by (subject, reference): one takes seconds, and two specs look at it
-PIECE = 600  # characters of each passage: a comparison takes several passes over each of them
-TOKENS = 100  # of the first passage, where layers and wiring are looked at: any context holds these
+from fixtures.models.comparisons import compared
+from fixtures.texts.passages import fingerprint
+from llm_spec.quality import arrays
+from llm_spec.quality.passes import NotNumbers
+from llm_spec.quality.reference import worst
 
 
-def compared(directory, reference):
-    names = directory.name, reference.name
-    if names not in COMPARED:
-        stored = storage_of(directory.packed)
-        ours, theirs = encoded(directory), encoded(reference)
-        try:
-            COMPARED[names] = compare(directory.unpacked, reference.unpacked, stored, ours, theirs)
-        except ValueError as error:
-            says = f"{error}, of {directory.name} or {reference.name}, but should be finite numbers"
-            raise pytest.fail.Exception(says, pytrace=False) from None
-    return COMPARED[names]
-
-
-def texts():
-    return {name: text[:PIECE] for name, text in passages().items()}
-
-
-def encoded(subject):
+def numbers(exhibit, compute):
+    """What `compute` gives; a subject that has no numbers is refuted, a reference holds nothing."""
     try:
-        return {name: likelihood.encode(subject.tokenizer, text) for name, text in texts().items()}
-    except ValueError as error:
-        pytest.skip(f"{subject.name} cannot be scored on the passages: {error}")
+        return compute()
+    except NotNumbers as error:
+        if not error.of_subject:
+            exhibit.inconclusive(f"nothing can be held to this reference: {error}")
+        says = exhibit.measured("what the subject computes with", str(error), "finite numbers")
+        raise AssertionError(says) from None
 
 
-def judge(exhibit, what, figures):
-    """End with the verdict on the figures, by name; tell of the one that is furthest out."""
+def judge(exhibit, what, figures, unit=""):
+    """End with the verdict on the figures, by name; tell of the one that is furthest out, and of
+    the smallest change that would have been refuted there."""
     name = max(figures, key=lambda name: beyond(figures[name]))
     figure = figures[name]
     says = exhibit.measured(
         f"{what}, {name}", figure.value,
-        should_be=f"at most {figure.expected:.3g}, and is refuted over {figure.bound:.3g}",
+        should_be=f"at most {figure.expected:.3g}, and is refuted over {figure.bound:.3g}: the "
+        f"smallest change to be seen is {figure.detectable:.2g}{unit}",
     )  # fmt: skip
     if worst(figures.values()) == "inconclusive":
         exhibit.inconclusive(
@@ -80,139 +54,94 @@ def beyond(figure):
 
 def rows_of(figures):
     return [
-        [name, f.value, f.floor, f.noise, f.expected, f.bound, f.verdict]
+        [name, f.value, f.floor, f.noise, f.expected, f.bound, f.detectable, f.verdict]
         for name, f in figures.items()
     ]
 
 
 COLUMNS = [
-    "figure", "subject", "floor", "noise", "verified up to", "refuted over", "verdict",
+    "figure", "subject", "floor", "noise", "verified up to", "refuted over",
+    "smallest change to be seen", "verdict",
 ]  # fmt: skip
-
-
-# ── Small models, for the faults ────────────────────────────────────────────────────────────────
-
-
-def small(tmp_path, name="small"):
-    """A whole model of 0.5 MB, with a tokenizer."""
-    path = write_small_model(tmp_path / name)
-    return Subject(Entry(name, "a small model", "none", directory=str(path))).replacing(path=path)
-
-
-def with_arrays(subject, change):
-    """`subject`, whose arrays are `change(path, array)`, or as they were where that is None."""
-    other = subject.unloaded().replacing(path=subject.path)
-    for path, module in other.model.named_modules():
-        changed = change(path, module.weight) if "weight" in module else None
-        if changed is not None:
-            module.weight = changed
-    return other
-
-
-def held_to_itself(monkeypatch, tmp_path, change):
-    """A small model with a fault, that model without it as the reference, and shorter texts."""
-    monkeypatch.setattr(sys.modules[__name__], "PIECE", 60)
-    monkeypatch.setattr(sys.modules[__name__], "COMPARED", {})
-    reference = small(tmp_path)
-    return {"directory": change(reference), "reference": reference}
 
 
 # ── Predictions ─────────────────────────────────────────────────────────────────────────────────
 
 
-def sharpen(monkeypatch, tmp_path):
+def sharpen(tmp_path):
     """The likeliest token stays the same everywhere, and only its odds change."""
-
-    def change(subject):
-        sharper = TamperedModel(subject.model, lambda logits: 1.1 * logits)
-        return subject.replacing(unpacked=sharper)
-
-    return held_to_itself(monkeypatch, tmp_path, change)
+    return conversions.with_logits(tmp_path, lambda logits: 1.1 * logits)
 
 
 @pytest.mark.claim(id="9.60", falsifier=sharpen)
 def test_predictions_diverge_from_the_reference_no_more_than_storage_explains(
-    directory, reference, exhibit
+    directory, reference, scored_texts, exhibit
 ):
     """KL(reference ‖ subject), mean and 99th percentile over all positions. The floor is what the
     reference shows when it is stored as coarsely as the subject is."""
-    both = compared(directory, reference)
-    if both.unpaired:
-        pytest.skip(f"ids cannot be compared, only bits per byte: {both.unpaired}")
-    ours, floor = both.subject.distance, both.rounded.distance
+    both = compared(directory, reference, scored_texts)
+    if unpaired := numbers(exhibit, lambda: both.unpaired):
+        pytest.skip(f"ids cannot be compared, only bits per byte: {unpaired}")
+    kl = numbers(exhibit, lambda: both.kl)
+    ours, floor = both.subject.apart, both.stored.predictions.apart
     exhibit.table(
-        [*rows_of({f"{name} KL (nats a token)": f for name, f in both.kl.items()}),
+        [*rows_of({f"{name} KL (nats per token)": f for name, f in kl.items()}),
          ["same likeliest token (share)", ours.top1_agreement, floor.top1_agreement,
-          both.repeated.top1_agreement, None, None, None]],
+          both.reference.apart.top1_agreement, None, None, None, None]],
         columns=COLUMNS,
         title=f"{directory.name} held to {reference.name}, at {ours.positions} positions of "
-        f"passages {fingerprint(texts())}",
+        f"passages {fingerprint(scored_texts)}",
     )  # fmt: skip
 
-    says = judge(exhibit, "KL in nats a token", both.kl)
+    says = judge(exhibit, "KL in nats per token", kl, " nats per token")
 
-    assert worst(both.kl.values()) == "verified", says
+    assert worst(kl.values()) == "verified", says
 
 
-def shift_the_vocabulary(monkeypatch, tmp_path):
-    """The tokenizers differ, too, so that only bits per byte are left to notice."""
-
-    def change(subject):
-        shifted = TamperedModel(subject.model, lambda logits: mx.roll(logits, 1, axis=-1) * 9)
-        return subject.replacing(unpacked=shifted)
-
-    return held_to_itself(monkeypatch, tmp_path, change)
+def shift_the_vocabulary(tmp_path):
+    """Each token's score goes to the next, so that text costs more whatever the tokenizer is."""
+    return conversions.with_logits(tmp_path, lambda logits: mx.roll(logits, 1, axis=-1) * 9)
 
 
 @pytest.mark.claim(id="9.61", falsifier=shift_the_vocabulary)
 def test_text_costs_no_more_bits_than_the_reference_needs_when_stored_as_coarsely(
-    directory, reference, exhibit
+    directory, reference, scored_texts, exhibit
 ):
     """Bits per byte compare fairly whatever the tokenizers are."""
-    both = compared(directory, reference)
+    both = compared(directory, reference, scored_texts)
+    cost = numbers(exhibit, lambda: both.cost)
     exhibit.table(
         [[name, *costs] for name, *costs in zip(
-            texts(), both.subject.bits_per_byte, both.reference.bits_per_byte,
-            both.rounded.bits_per_byte,
+            scored_texts, both.subject.bits_per_byte, both.reference.bits_per_byte,
+            both.stored.predictions.bits_per_byte,
         )],
         columns=["passage", "subject", "reference", "reference, stored as coarsely"],
         title="bits per byte",
     )  # fmt: skip
-    excess = {"mean over passages": both.cost}
+    excess = {"mean over passages": cost}
     exhibit.table(rows_of(excess), columns=COLUMNS, title="bits per byte beyond the reference")
 
-    says = judge(exhibit, "bits per byte beyond the reference", excess)
+    says = judge(exhibit, "bits per byte beyond the reference", excess, " bits per byte")
 
-    assert both.cost.verdict == "verified", says
+    assert cost.verdict == "verified", says
 
 
 # ── Hidden states ───────────────────────────────────────────────────────────────────────────────
 
 
-def turn_one_matrix(monkeypatch, tmp_path):
-    def turned(path, weight):
-        return weight[::-1] if path == "model.layers.1.mlp.down_proj" else None
-
-    return held_to_itself(
-        monkeypatch, tmp_path,
-        lambda subject: with_arrays(subject, turned),
-    )  # fmt: skip
+def turn_one_matrix(tmp_path):
+    return conversions.held_to_itself(tmp_path, conversions.changed(conversions.reverse_rows))
 
 
 @pytest.mark.claim(id="9.62", falsifier=turn_one_matrix)
-def test_hidden_states_part_from_the_reference_at_no_layer(directory, reference, exhibit):
+def test_hidden_states_part_from_the_reference_at_no_layer(
+    directory, reference, scored_texts, exhibit
+):
     """Distance of each layer's output, relative to the token's norm. Where the curve of the subject
     first leaves that of the reference, stored as coarsely, is where to look for the fault."""
-    token_ids, theirs = (
-        encoded(each)["prose"].token_ids[:TOKENS] for each in (directory, reference)
-    )
-    if token_ids != theirs:
-        pytest.skip("hidden states cannot be paired: the tokenizers cut the text differently")
     try:
-        figures = layer_divergence(
-            directory.unpacked, reference.unpacked, storage_of(directory.packed), token_ids
-        )
-    except (ValueError, TraceError) as error:
+        figures = numbers(exhibit, lambda: compared(directory, reference, scored_texts).layers)
+    except ValueError as error:
         pytest.skip(f"hidden states cannot be paired: {error}")
     layers = dict(zip(["embeddings", *(f"layer {i}" for i in range(len(figures)))], figures))
     first = next((name for name, f in layers.items() if f.verdict == "refuted"), None)
@@ -237,13 +166,12 @@ def test_hidden_states_part_from_the_reference_at_no_layer(directory, reference,
 
 
 @pytest.mark.claim(id="9.63", falsifier=turn_one_matrix)
-def test_each_array_is_that_of_the_reference_rounded(directory, reference, exhibit):
+def test_each_array_is_that_of_the_reference_rounded(directory, reference, scored_texts, exhibit):
     """The arrays that lie furthest off, for their storage. Methods that scale channels against each
-    other, as AWQ does, make other arrays of the same function."""
+    other, as AWQ does, make other arrays of the same function: those factors belong to no error."""
+    both = compared(directory, reference, scored_texts)
     try:
-        figures = array_divergence(
-            directory.unpacked, reference.unpacked, storage_of(directory.packed)
-        )
+        figures = numbers(exhibit, lambda: both.errors)
     except ValueError as error:
         pytest.skip(f"arrays cannot be paired: {error}")
     far = sorted(figures, key=lambda path: beyond(figures[path]), reverse=True)
@@ -251,25 +179,91 @@ def test_each_array_is_that_of_the_reference_rounded(directory, reference, exhib
         rows_of({path: figures[path] for path in far[:10]}), columns=COLUMNS,
         title=f"ten of {len(far)} arrays: mean square of what they are off by, over their own",
     )  # fmt: skip
+    factors = factors_told(both.stored)
+    if factors:
+        exhibit.table([[path] for path in both.stored.scaled], columns=["array"], title=factors)
 
-    says = judge(exhibit, "mean square off, over the array's own", figures)
+    says = judge(exhibit, f"{factors}mean square off, over the array's own", figures)
 
     assert worst(figures.values()) == "verified", says
 
 
-def turn_positions_faster(monkeypatch, tmp_path):
-    subject = small(tmp_path, "faster")
-    setting(rope_theta=500.0)(subject.path)
-    return {"directory": subject, "reference": small(tmp_path)}
+def factors_told(stored):
+    """What is found of factors per channel; nothing where none were seen."""
+    if stored.undone is None:
+        return ""
+    apart = f"(KL {stored.undone.value:.2g} nats per token)"
+    if stored.scaled:
+        return f"the arrays differ by a scale per channel that the next layer undoes {apart}: "
+    return f"the arrays differ by a scale per channel that nothing undoes {apart}: "
+
+
+def lose_an_adapter(tmp_path):
+    """The reference has an adapter merged in; the subject is its base, at 4 bits."""
+    given = conversions.held_to_itself(tmp_path, conversions.packed)
+    adapted = conversions.small(tmp_path / "adapted", conversions.changed(conversions.adapt))
+    return {**given, "reference": adapted}
+
+
+@pytest.mark.claim(id="9.65", falsifier=lose_an_adapter)
+def test_the_error_of_each_matrix_looks_like_rounding(directory, reference, scored_texts, exhibit):
+    """Rounding to the nearest is off by half a step of the grid at most. Where an error is larger,
+    its largest singular value is held to that of honest rounding: a lost adapter's is larger."""
+    both = compared(directory, reference, scored_texts)
+    try:
+        fits = numbers(exhibit, lambda: both.fits)
+    except ValueError as error:
+        pytest.skip(f"arrays cannot be paired: {error}")
+    spectra = {path: fit.spectrum for path, fit in fits.items() if fit.spectrum}
+    far = sorted(spectra, key=lambda path: beyond(spectra[path]), reverse=True)
+    exhibit.table(
+        [[path, 100 * fits[path].beyond, spectra[path].value**0.5, spectra[path].floor**0.5,
+          arrays.rank_one_share(spectra[path]), fits[path].verdict] for path in far[:10]],
+        columns=["matrix", "further off than rounding (% of numbers)",
+                 "largest singular value of the error / norm", "the same of honest rounding",
+                 "smallest change of rank one to be seen / norm", "verdict"],
+        title=f"{len(far)} of {len(fits)} matrices are not rounded to the nearest",
+    )  # fmt: skip
+    if not fits:
+        pytest.skip("the model has no matrix")
+    if not spectra:
+        exhibit.measured(
+            "numbers further off than rounding to the nearest (share)", 0.0,
+            should_be="0: a number moved by a whole step more would be seen",
+        )  # fmt: skip
+        return
+    name = far[0]
+    figure = spectra[name]
+    ratio = (figure.value / figure.floor) ** 0.5
+    change = arrays.rank_one_share(figure)
+    says = exhibit.measured(
+        f"low-rank part of the error (largest singular value over that of rounding), {name}", ratio,
+        should_be="at most 1.41, and is refuted over 2 (was an adapter lost or added?): the "
+        f"smallest change of rank one to be seen is {100 * change:.2g} % of the matrix",
+    )  # fmt: skip
+    refuted = any(fit.verdict == "refuted" for fit in fits.values())
+    if not refuted and any(fit.verdict == "inconclusive" for fit in fits.values()):
+        share = max(fit.beyond for fit in fits.values())
+        exhibit.inconclusive(
+            f"up to {100 * share:.2g} % of a matrix's numbers are not rounded to the nearest, but "
+            f"no low-rank part over {100 * change:.2g} % of the matrix is seen: another way to "
+            "quantise, or a small change"
+        )
+    assert not refuted, says
+
+
+def turn_positions_faster(tmp_path):
+    return conversions.held_to_itself(tmp_path, setting(rope_theta=500.0))
 
 
 @pytest.mark.claim(id="9.64", falsifier=turn_positions_faster)
-def test_the_config_wires_the_arrays_as_the_reference_does(directory, reference, exhibit):
+def test_the_config_wires_the_arrays_as_the_reference_does(
+    directory, reference, scored_texts, exhibit
+):
     """The reference is given the subject's own arrays: rounding then sets nothing apart, and any
     distance comes of config.json, such as another rope_theta."""
-    token_ids = encoded(reference)["prose"].token_ids[:TOKENS]
     try:
-        apart = wiring_distance(directory.unpacked, reference.unpacked, token_ids)
+        apart = numbers(exhibit, lambda: compared(directory, reference, scored_texts).wiring)
     except ValueError as error:
         pytest.skip(f"arrays cannot be paired: {error}")
     keys = directory.config.keys() | reference.config.keys()
@@ -279,10 +273,10 @@ def test_the_config_wires_the_arrays_as_the_reference_does(directory, reference,
         columns=["config.json", directory.name, reference.name],
         title="what the configs say differently",
     )
-    if math.isnan(apart):
-        exhibit.inconclusive("with these arrays, the logits of both are no numbers")
-    allowed = tolerances.reordered(mx.float32, len(layer_names(directory.unpacked)))
 
-    says = exhibit.measured("distance of logits", apart, should_be=f"at most {allowed:.2g}")
+    says = exhibit.measured(
+        "distance of logits", apart.value,
+        should_be=f"at most {apart.expected:.2g} of their norm, the smallest change to be seen",
+    )  # fmt: skip
 
-    assert apart <= allowed, says
+    assert apart.verdict == "verified", says

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 
 import mlx.core as mx
@@ -11,16 +12,26 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from llm_spec.model.quantisation import Scheme, round_trip
 
-Storage = Mapping[str, Scheme | mx.Dtype]
+Way = Scheme | mx.Dtype
+Storage = Mapping[str, Way]
+Arrays = dict[str, mx.array]
 
 
-def storage_of(model: nn.Module) -> dict[str, Scheme | mx.Dtype]:
+@dataclass(frozen=True)
+class Grid:
+    """The numbers that an affine quantised array can hold: (…, rows, groups) each, as stored."""
+
+    scales: mx.array
+    biases: mx.array
+
+
+def storage_of(model: nn.Module) -> dict[str, Way]:
     """How each array of a model is stored, by its path: a scheme where quantised, else its dtype.
 
     `model` is one as loaded, not yet unpacked. Scales and biases belong to their weight.
     """
     quantised = {path: module for path, module in model.named_modules() if "scales" in module}
-    storage: dict[str, Scheme | mx.Dtype] = {
+    storage: dict[str, Way] = {
         f"{path}.weight": Scheme(
             f"{module.bits} bits", module.bits, module.group_size, getattr(module, "mode", "affine")
         )
@@ -32,7 +43,16 @@ def storage_of(model: nn.Module) -> dict[str, Scheme | mx.Dtype]:
     return storage
 
 
-def usual(storage: Storage) -> Scheme | mx.Dtype:
+def grids_of(model: nn.Module) -> dict[str, Grid]:
+    """The grid of each affine quantised array, by its path; `model` as in `storage_of`."""
+    return {
+        f"{path}.weight": Grid(module.scales, module.biases)
+        for path, module in model.named_modules()
+        if "scales" in module and "biases" in module
+    }
+
+
+def usual(storage: Storage) -> Way:
     """The way in which most arrays are stored; of quantised ones if there are any.
 
     Raises ValueError for a model that stores no array.
@@ -42,25 +62,23 @@ def usual(storage: Storage) -> Scheme | mx.Dtype:
     return max(schemes or ways, key=lambda way: ways[way])
 
 
-@contextmanager
-def stored_like(model: nn.Module, other: nn.Module, storage: Storage) -> Iterator[None]:
-    """Round the arrays of `model` as coarsely as `storage` keeps those of `other`, for a while.
+def stored_like(
+    arrays: Mapping[str, mx.array], others: Mapping[str, mx.array], storage: Storage
+) -> Arrays:
+    """`arrays`, each rounded as coarsely as `storage` keeps that of `others` at the same path.
 
-    Both models are in float32, and arrays are paired by path. An array that `other` holds unchanged
-    was not rounded on its way there, so only float32 rounds it here, as adding in another order
-    would. Of a model with other paths, matrices are stored in the usual way.
+    All are float32. An array that `others` hold unchanged was not rounded on its way there, and is
+    given back itself. Arrays without a partner are stored in the usual way.
     """
-    others = dict(tree_flatten(other.parameters()))
     default = usual(storage)
     keys = map(mx.random.key, count())
-    rounded = {}
-    for (path, array), key in zip(tree_flatten(model.parameters()), keys):
-        if mx.issubdtype(array.dtype, mx.floating):
-            same = path in others and bool(mx.array_equal(array, others[path]))
-            way = mx.float32 if same else storage.get(path, default)
-            rounded[path] = _rounded(array, way, key)
-    with holding(model, rounded):
-        yield
+    rounded: Arrays = {}
+    for (path, array), key in zip(arrays.items(), keys):
+        same = path in others and bool(mx.array_equal(array, others[path]))
+        floating = mx.issubdtype(array.dtype, mx.floating)
+        keep = same or not floating
+        rounded[path] = array if keep else _rounded(array, storage.get(path, default), key)
+    return rounded
 
 
 @contextmanager
@@ -76,29 +94,18 @@ def holding(model: nn.Module, arrays: Mapping[str, mx.array]) -> Iterator[None]:
         model.update(tree_unflatten(original))
 
 
-def mean_square_rounding(array: mx.array, way: Scheme | mx.Dtype) -> float:
-    """What storing a float32 array in this way moves its numbers by: the mean of the square.
-
-    Rounding to a unit in the last place is off by anything up to half of it, so by 1/12 of its
-    square in the mean.
-    """
-    if isinstance(way, Scheme):
-        return mean_square(_rounded(array, way) - array)
-    return mean_square(_unit(array, way)) / 12
-
-
-def mean_square(array: mx.array) -> float:
-    """The mean of the square, summed in pieces so that float32 suffices."""
-    return float(mx.square(array).mean(-1).mean()) if array.size else 0.0
-
-
-def _rounded(array: mx.array, way: Scheme | mx.Dtype, key: mx.array | None = None) -> mx.array:
-    """Round once more: a number that is in this dtype already, and yet is another in the subject,
-    may have been computed in another order. So each moves by a random part of half a unit in its
-    last place."""
+def _rounded(array: mx.array, way: Way, key: mx.array) -> mx.array:
+    """Round as storage does. A number that is in a floating format already, and yet is another in
+    the subject, may have been computed in another order: such an array moves by a random part of
+    half a unit in the last place."""
     if isinstance(way, Scheme):
         fits = array.ndim > 1 and array.shape[-1] % way.group_size == 0
-        return round_trip(array, way) if fits else array
+        if not fits:
+            return array
+        return round_trip(array.reshape(-1, array.shape[-1]), way).reshape(array.shape)
+    cast = array.astype(way).astype(array.dtype)
+    if not bool(mx.array_equal(cast, array)):
+        return cast
     return array + _unit(array, way) / 2 * mx.random.uniform(-1, 1, array.shape, key=key)
 
 

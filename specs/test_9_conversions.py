@@ -1,0 +1,123 @@
+"""Experiment 9: is this model the one that it was made of? Its tokenizer, its files, and what the
+claims about a reference say of small conversions, healthy and broken.
+"""
+
+import pytest
+
+from fixtures.doubles import conversions
+from fixtures.doubles.damaged import setting
+from fixtures.models.comparisons import verdicts_on
+from llm_spec.quality import arrays, tokenizers
+from llm_spec.quality.comparison import Comparison
+
+# ── Tokenizers ──────────────────────────────────────────────────────────────────────────────────
+
+
+def exchange_two_ids(tmp_path):
+    return conversions.held_to_itself(tmp_path, conversions.exchange_tokens)
+
+
+@pytest.mark.claim(id="9.66", falsifier=exchange_two_ids)
+def test_each_token_has_the_references_id(directory, reference, scored_texts, exhibit):
+    """Ids of the passages, the vocabulary and the merges. Each difference is named."""
+    ours, theirs = directory.tokenizer, reference.tokenizer
+    found = tokenizers.differences_of_ids(ours, theirs, scored_texts)
+    show_differences(exhibit, found, directory, reference)
+
+    says = exhibit.measured("differences of the tokenizers", told(found), should_be="none")
+
+    assert len(theirs.get_vocab()) > 1, "the reference has no vocabulary to hold a tokenizer to"
+    assert not found, says
+
+
+def end_with_another_token(tmp_path):
+    return conversions.held_to_itself(
+        tmp_path, setting("tokenizer_config.json", eos_token="<|im_start|>")
+    )
+
+
+@pytest.mark.claim(id="9.67", falsifier=end_with_another_token)
+def test_special_tokens_and_chat_template_are_the_references(directory, reference, exhibit):
+    """The tokens that begin, end and pad a text, all special ones, and the chat template."""
+    found = tokenizers.differences_of_markers(directory.tokenizer, reference.tokenizer)
+    show_differences(exhibit, found, directory, reference)
+
+    says = exhibit.measured("differences of special tokens", told(found), should_be="none")
+
+    assert not found, says
+
+
+def show_differences(exhibit, found, directory, reference):
+    exhibit.table(
+        [[each.part, each.ours, each.theirs] for each in found],
+        columns=["what differs", directory.name, reference.name], title="tokenizers",
+    )  # fmt: skip
+
+
+def told(found):
+    return "; ".join(map(str, found)) or "none"
+
+
+# ── The claims themselves, on small conversions ─────────────────────────────────────────────────
+
+
+def allow_nothing_for_another_order(monkeypatch):
+    monkeypatch.setattr(arrays, "REORDERED", 0.0)
+    monkeypatch.setattr(Comparison, "_reordered", staticmethod(lambda layers: 0.0))
+
+
+@pytest.mark.claim(id="9.69", falsifier=allow_nothing_for_another_order)
+def test_a_healthy_conversion_is_refuted_by_no_claim(tmp_path, exhibit):
+    """A small model, converted in ways that keep its function, and the verdict of each claim."""
+    reference = conversions.small(tmp_path / "reference")
+    seen, texts = {}, conversions.brief_texts()
+    for name, damage in conversions.HEALTHY.items():
+        subject = conversions.small(tmp_path / name.replace(" ", "-"), damage)
+        seen[name] = verdicts_on(subject.replacing(tokenizer=reference.tokenizer), reference, texts)
+    exhibit.table(
+        [[name, *verdicts.values()] for name, verdicts in seen.items()],
+        columns=["conversion", *next(iter(seen.values()))], title="verdicts on healthy conversions",
+    )  # fmt: skip
+    refuted = {
+        f"{name}: {claim}": verdict
+        for name, verdicts in seen.items()
+        for claim, verdict in verdicts.items()
+        if verdict != "verified" and (claim, verdict) != ("9.65", "inconclusive")
+    }
+
+    says = exhibit.measured("claims that a healthy conversion does not keep", refuted, should_be={})
+
+    assert refuted == {}, says
+
+
+def see_no_adapter(monkeypatch):
+    monkeypatch.setattr(arrays, "largest_singular_value", lambda matrix: 1.0)
+
+
+@pytest.mark.claim(id="9.115", falsifier=see_no_adapter)
+def test_each_broken_conversion_is_refuted_by_the_claim_about_it(tmp_path, exhibit):
+    """What broke each small model, and the verdict of every claim. A lost adapter is held to the
+    adapted model; all others to the model that they were made of."""
+    reference = conversions.small(tmp_path / "reference")
+    adapted = conversions.small(tmp_path / "adapted", conversions.changed(conversions.adapt))
+    cases = {"an adapter lost, at 4 bits": (conversions.packed, "9.65"), **conversions.BROKEN}
+    seen, texts = {}, conversions.brief_texts()
+    for name, (damage, _) in cases.items():
+        source = adapted if "adapter" in name else reference
+        seen[name] = verdicts_on(
+            conversions.small(tmp_path / name.replace(" ", "-"), damage), source, texts
+        )
+    exhibit.table(
+        [[name, cases[name][1], *verdicts.values()] for name, verdicts in seen.items()],
+        columns=["what is wrong", "claim about it", *next(iter(seen.values()))],
+        title="verdicts on broken conversions",
+    )  # fmt: skip
+    passed = {
+        f"{name}: {claim}": seen[name][claim]
+        for name, (_, claim) in cases.items()
+        if seen[name][claim] != "refuted"
+    }
+
+    says = exhibit.measured("broken conversions that pass", passed, should_be={})
+
+    assert passed == {}, says
