@@ -130,6 +130,7 @@ MISTAKES = {
     "a misspelt field": ENTRY.replace("falsifier", "falsifer"),
     "a missing field": ENTRY.replace('kind = "law"\n', ""),
     "an empty field": ENTRY.replace("it is dried", " "),
+    "a falsifier that nobody knows": ENTRY.replace("it is dried", "?"),
     "a number instead of text": ENTRY.replace('"9.1"', "9.1"),
     "an id that is no number": ENTRY.replace("9.1", "nine"),
     "an unknown kind": ENTRY.replace("law", "rule"),

@@ -51,10 +51,6 @@ def test_the_guard_flags_a_fifth_more_time_and_no_noise(exhibit):
     assert found["too noisy"].count("inconclusive") >= 90, says
 
 
-def hold_nothing_up(monkeypatch):
-    monkeypatch.setattr(f"{__name__}.PLANTED", 1.0)
-
-
 PLANTED = 1.2
 
 
@@ -97,7 +93,7 @@ def shares(work, reference):
 
 
 @pytest.mark.idle
-@pytest.mark.claim(id="7.9", falsifier=hold_nothing_up)
+@pytest.mark.claim(id="7.9", falsifier=see_only_halving)
 def test_the_guard_flags_a_fifth_more_time_on_this_machine(trained, exhibit):
     """Ten repeats unchanged, ten with every pass held up. The reference reads matrices as a pass
     does, so that what slows this machine down slows both."""
@@ -139,12 +135,12 @@ def run(*command):
     )
 
 
-def forget_what_is_compared(monkeypatch):
-    monkeypatch.setattr(f"{__name__}.BENCHMARKS", [*BENCHMARKS, "--benchmark-disable"])
+def time_nothing(monkeypatch):
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-disable")
 
 
 @pytest.mark.idle
-@pytest.mark.claim(id="7.43", falsifier=forget_what_is_compared)
+@pytest.mark.claim(id="7.43", falsifier=time_nothing)
 def test_benchmarks_are_saved_compared_and_guarded(trained, tmp_path, exhibit):
     """From the project's folder, with the options that pytest-benchmark documents, then guarded."""
     now, baselines = tmp_path / "now.json", tmp_path / "baselines.json"

@@ -9,7 +9,7 @@ import gc
 import mlx.core as mx
 import pytest
 
-from llm_spec.model.accounting import total_parameters
+from fixtures.doubles import instruments
 from llm_spec.model.declare import declare, published
 from llm_spec.numerics.device import device_name
 from llm_spec.performance import bandwidth, chips, materialise, memory, roofline, speed
@@ -37,7 +37,7 @@ def small(shape):
 
 
 def count_a_byte_a_weight(monkeypatch, shape):
-    monkeypatch.setattr(memory, "total_bytes", total_parameters)
+    instruments.count_a_byte_a_weight(monkeypatch)
     return small(shape)
 
 
@@ -72,9 +72,7 @@ def test_the_memory_of_the_plans_models_is_predicted(shape, exhibit):
 
 
 def run_the_clock_slowly(monkeypatch, shape):
-    perf_counter = speed.time.perf_counter
-    clock = type("Clock", (), {"perf_counter": staticmethod(lambda: perf_counter() / 1000)})
-    monkeypatch.setattr(speed, "time", clock)
+    instruments.run_the_clock_slowly(monkeypatch)
     return small(shape)
 
 

@@ -7,8 +7,9 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache
 
+from fixtures.doubles.instruments import count_a_byte_a_weight
 from llm_spec.model import dry_run
-from llm_spec.model.accounting import total_bytes, total_parameters
+from llm_spec.model.accounting import total_bytes
 from llm_spec.model.declare import declare, published
 from llm_spec.performance import materialise, memory
 
@@ -82,10 +83,6 @@ def real_cache_bytes(model, prompt, generated):
     for _ in steps:
         pass
     return sum(cache.nbytes for cache in caches)
-
-
-def count_a_byte_a_weight(monkeypatch):
-    monkeypatch.setattr(memory, "total_bytes", total_parameters)
 
 
 @pytest.mark.claim(id="7.12", falsifier=count_a_byte_a_weight)

@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 from mlx_lm import benchmark
 
+from fixtures.doubles.instruments import run_the_clock_slowly
 from llm_spec.numerics import timing
 from llm_spec.numerics.device import device_name
 from llm_spec.performance import bandwidth, chips, roofline, speed
@@ -19,12 +20,6 @@ from llm_spec.performance import bandwidth, chips, roofline, speed
 generation = import_module("mlx_lm.generate")
 
 ROUNDS = 3
-
-
-def run_the_clock_slowly(monkeypatch):
-    perf_counter = speed.time.perf_counter
-    clock = type("Clock", (), {"perf_counter": staticmethod(lambda: perf_counter() / 1000)})
-    monkeypatch.setattr(speed, "time", clock)
 
 
 def tokens(subject, count):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -54,6 +56,16 @@ def feed_in_chunks(
         pieces.append(logits_of(model, token_ids[start : start + length], cache))
         start += length
     return np.concatenate(pieces), cache
+
+
+def reloaded(caches: list[Any]) -> list[Any]:
+    """A prompt cache, one entry a layer, saved and loaded again."""
+    with tempfile.TemporaryDirectory() as directory:
+        file = str(Path(directory) / "cache.safetensors")
+        caching.save_prompt_cache(file, caches)
+        loaded: list[Any] = caching.load_prompt_cache(file)
+        mx.eval([cache.state for cache in loaded])  # while the file is there
+    return loaded
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -74,8 +74,8 @@ def _claim(entry: Mapping[str, object], file: str) -> Claim:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise LedgerError(f"{who} has an unknown field {name!r}{hint}")
-        if not isinstance(value, str) or not value.strip():
-            raise LedgerError(f"{who}: {name!r} must be a non-empty string.")
+        if not isinstance(value, str) or not value.strip(" ?"):
+            raise LedgerError(f"{who}: {name!r} must be a string that says something.")
     if missing := names - {"corrects", "law"} - entry.keys():
         raise LedgerError(f"{who} lacks {', '.join(sorted(missing))}.")
     claim = Claim(**entry)  # type: ignore[arg-type]  # every value was found to be a string above

@@ -22,9 +22,10 @@ from mlx_lm.models.cache import (
     RotatingKVCache,
 )
 
+from llm_spec.laws.execution import reloaded
 from llm_spec.laws.finding import Finding, law, within
 from llm_spec.laws.library.play import Distances, play_within, rng_of
-from llm_spec.laws.library.reference_cache import BITS, GROUP, Histories, noise, reloaded
+from llm_spec.laws.library.reference_cache import BITS, GROUP, Histories, noise
 
 WINDOW = 8
 BOUND = 1e-5  # one attention in float32 against the same in float64
@@ -76,7 +77,7 @@ class SingleCache(RuleBasedStateMachine):
     @precondition(lambda self: self.history.shortest)
     @rule()
     def reload(self) -> None:
-        self.history.cache = reloaded(self.history.cache)
+        self.history.cache = reloaded([self.history.cache])[0]
 
 
 @law

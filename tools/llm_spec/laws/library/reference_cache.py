@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models import cache as caching
 from mlx_lm.models.base import scaled_dot_product_attention
 
 from llm_spec.numerics import distances
@@ -19,16 +16,6 @@ GROUP, BITS = 32, 8
 
 Row = tuple[np.ndarray, np.ndarray]
 """Keys and values, (heads, tokens, width) each."""
-
-
-def reloaded(cache: Any) -> Any:
-    """`cache` saved as a prompt cache and loaded again."""
-    with tempfile.TemporaryDirectory() as directory:
-        file = str(Path(directory) / "cache.safetensors")
-        caching.save_prompt_cache(file, [cache])
-        (loaded,) = caching.load_prompt_cache(file)
-        mx.eval([part for part in loaded.state if isinstance(part, mx.array)])
-        return loaded
 
 
 def noise(rng: np.random.Generator, rows: int, tokens: int) -> tuple[mx.array, mx.array]:

@@ -24,9 +24,9 @@ from mlx_lm.models.cache import (
     RotatingKVCache,
 )
 
+from llm_spec.laws.execution import reloaded
 from llm_spec.laws.finding import Finding, law, same
 from llm_spec.laws.library.play import Missed, play_same, rng_of
-from llm_spec.laws.library.reference_cache import reloaded
 
 PLAYS, MOVES, CHUNK = 20, 12, 16
 Row = list[np.ndarray | None]
@@ -63,7 +63,7 @@ class ChunkedCache(RuleBasedStateMachine):
     @precondition(lambda self: self.fed)
     @rule()
     def reload(self) -> None:
-        self.cache = reloaded(self.cache)
+        self.cache = reloaded([self.cache])[0]
 
 
 @law
@@ -120,7 +120,7 @@ class StateCache(RuleBasedStateMachine):
     @precondition(lambda self: any(row[0] is not None for row in self.rows))
     @rule()
     def reload(self) -> None:
-        self.cache = reloaded(self.cache)
+        self.cache = reloaded([self.cache])[0]
 
     @invariant()
     def holds_its_rows(self) -> None:
@@ -190,7 +190,7 @@ def lists_of_caches_do_as_their_parts() -> Finding:
     batch.filter([0, 2])
     wrong = []
     for place, (keys, state) in enumerate((rows[0], rows[2])):
-        taken = reloaded(batch.extract(place))
+        taken = reloaded([batch.extract(place)])[0]
         held = taken[1].keys_and_values()[0]
         if not np.array_equal(np.array(held), keys.astype(np.float32)):
             wrong.append(f"keys of row {place}")
@@ -225,7 +225,7 @@ def caches_keep_half_precision() -> Finding:
         grown = fed(250)
         for _ in range(20):
             check(grown, 1, "grown")
-        check(reloaded(grown), 1, "reloaded")
+        check(reloaded([grown])[0], 1, "reloaded")
         for lengths in ((3, 5), (0, 5), (12, 1)):
             batch = grown.merge([fed(n) for n in lengths])
             check(batch, 2, "merged")

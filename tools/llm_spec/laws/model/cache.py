@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -12,7 +10,7 @@ import numpy as np
 from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
-from llm_spec.laws.execution import feed_in_chunks, logits_of
+from llm_spec.laws.execution import feed_in_chunks, logits_of, reloaded
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within, within_rounding
 from llm_spec.numerics import distances
 
@@ -90,11 +88,7 @@ def saved_cache_continues(case: Case) -> Finding:
     """A prompt cache that was saved and loaded continues as the prompt does."""
     ids, half = case.token_ids, len(case.token_ids) // 2
     _, cache = feed_in_chunks(case.model, ids[:half], [half - 1, 1])
-    with tempfile.TemporaryDirectory() as directory:
-        file = str(Path(directory) / "cache.safetensors")
-        caching.save_prompt_cache(file, cache)
-        loaded = caching.load_prompt_cache(file)
-        logits = logits_of(case.model, ids[half:], loaded)
+    logits = logits_of(case.model, ids[half:], reloaded(cache))
     missed = distances.distance(logits, case.logits[half:])
     return within_rounding("distance of logits after reloading from uncached ones", missed, case)
 
