@@ -5,12 +5,16 @@ in tokenizers, and each law says for which cause it turned red. Models are built
 bfloat16 and packed in 4 bits.
 """
 
+from pathlib import Path
+
 import pytest
 from mlx.utils import tree_flatten
 
 from fixtures import planted
+from fixtures.models.known_faults import faults_of
 from llm_spec.laws import LAWS, OBJECT_LAWS, TEXT_LAWS, Finding
 from llm_spec.laws.finding import NO_KERNEL
+from llm_spec.ledger.claims import read_ledger
 
 LAW_OF = {law.__name__: law for law in (*LAWS, *OBJECT_LAWS, *TEXT_LAWS)}
 
@@ -88,6 +92,60 @@ def arrays_of(fault, stored):
     return dict(tree_flatten(model.parameters())) if hasattr(model, "parameters") else {}
 
 
+LEAST_SEEN = {"float32": 0.98, "bfloat16": 0.95, "4-bit": 0.95, planted.ALONE: 0.0}
+"""The share of planted pairs that must be red, by number format. Of weights in a half type without
+a float32 copy it is only told."""
+
+
+def see_nothing_in_bfloat16(monkeypatch):
+    found, green = planted.found, Finding("what it sees", "nothing", "nothing", True)
+    monkeypatch.setattr(
+        planted,
+        "found",
+        lambda fault, law, stored: green if stored == "bfloat16" else found(fault, law, stored),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.71", falsifier=see_nothing_in_bfloat16)
+def test_faults_of_models_are_seen_in_every_number_format(exhibit):
+    """A row per fault and law of a model, and what the law sees of it in each number format."""
+    rows = [
+        [law, fault.name, *(seen(fault, law, stored) for stored in LEAST_SEEN)]
+        for fault in planted.FAULTS
+        for law in fault.laws
+        if planted.NO_MODEL not in planted.formats_of(law)
+    ]
+    exhibit.table(
+        rows, columns=["law", "fault", *LEAST_SEEN], title=f"{len(rows)} pairs of law and fault"
+    )
+    shares = {}
+    for column, stored in enumerate(LEAST_SEEN, start=2):
+        told = [row[column] for row in rows if not row[column].startswith("does not apply")]
+        shares[stored] = told.count("red") / len(told)
+    exhibit.table(
+        [[stored, 100 * share, 100 * LEAST_SEEN[stored]] for stored, share in shares.items()],
+        columns=["number format", "red (%)", "least (%)"],
+        title="planted pairs seen",
+    )
+    blind = {stored: share for stored, share in shares.items() if share < LEAST_SEEN[stored]}
+
+    says = exhibit.measured("formats in which too few faults are seen", blind, should_be={})
+
+    assert len(rows) > 100, f"{len(rows)} pairs were planted, but should be more than 100"
+    assert not blind, says
+
+
+def seen(fault, law, stored):
+    """What becomes of a pair in a number format: "red", or what it is instead."""
+    healthy = planted.healthy(fault, law, stored)
+    if (exempt := exemption(fault, law, stored, healthy)) is not None:
+        return f"does not apply: {exempt}"
+    if healthy.holds is not True:
+        return f"healthy: {healthy.says}"
+    return fault.laws[law].lacks(planted.found(fault, law, stored)) or "red"
+
+
 def add_a_law(monkeypatch):
     monkeypatch.setitem(LAW_OF, "nothing_is_wrong", lambda case: None)
 
@@ -114,6 +172,29 @@ def test_every_law_has_a_planted_fault(exhibit):
     says = exhibit.measured("laws without a planted fault", without, should_be=[])
 
     assert not without, says
+
+
+def plant_another(monkeypatch):
+    monkeypatch.setattr(planted, "for_law", lambda law: planted.FAULTS[-1])
+
+
+@pytest.mark.claim(id="0.72", falsifier=plant_another)
+def test_the_falsifier_that_a_law_names_is_the_fault_that_is_planted(exhibit):
+    """By law: what claims.toml names, and what test_9_laws.py plants. A law that mlx-lm is known to
+    break has another falsifier there."""
+    known = {law for law in LAW_OF if faults_of(planted.MLX_LM, law)}
+    rows = [
+        [claim.law, claim.falsifier, planted.for_law(claim.law).name]
+        for claim in read_ledger(Path(__file__).with_name("claims.toml")).values()
+        if claim.law and claim.law not in known
+    ]
+    exhibit.table(rows, columns=["law", "named", "planted"], title="falsifiers of laws")
+    other = {law: named for law, named, fault in rows if named != fault}
+
+    says = exhibit.measured("falsifiers that are not planted", other, should_be={})
+
+    assert len(rows) > 50, f"{len(rows)} laws name a falsifier, but should be more than 50"
+    assert not other, says
 
 
 def believe_any_red(monkeypatch):
