@@ -19,6 +19,7 @@ from llm_spec.laws.model import (
     generation,
     rotary,
     serving,
+    settings,
     storage,
     tracing,
 )
@@ -80,6 +81,7 @@ LAWS: tuple[Law, ...] = (
     storage.every_weight_matters,
     rotary.rope_base_is_read,
     rotary.rope_parameters_are_read,
+    settings.stated_settings_are_read,
     configuration.a_spare_head_is_dropped,
     configuration.the_configuration_declares_the_weights,
     configuration.layers_and_caches_are_counted,
