@@ -84,7 +84,7 @@ def test_a_report_is_replaced_whole_or_not_at_all(exhibit, tmp_path, monkeypatch
 
 
 def trust_the_vocabulary(monkeypatch):
-    monkeypatch.setattr(terminal, "visible", lambda text: text)
+    monkeypatch.setattr(untrusted, "_sign", lambda char, *_, **__: char)
 
 
 @pytest.mark.claim(id="0.7", falsifier=trust_the_vocabulary)

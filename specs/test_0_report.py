@@ -58,7 +58,8 @@ def test_a_report_asks_for_nothing_and_complains_of_nothing(tmp_path, exhibit):
 
 
 def turn_the_map_round(monkeypatch):
-    miswrite(monkeypatch, "attention.js", "attentionSentence(names[query], names[key], weight)",
+    miswrite(monkeypatch, "kinds/attention.js",
+             "attentionSentence(names[query], names[key], weight)",
              "attentionSentence(names[query], names[key], map[key][query])")  # fmt: skip
 
 

@@ -181,7 +181,7 @@ def named_in(printed, claim):
 
 
 def forget_the_cache(monkeypatch):
-    miswrite(monkeypatch, "fit.js", "model.weights_bytes + (model.kv_bytes[at] ?? 0)",
+    miswrite(monkeypatch, "kinds/fit.js", "model.weights_bytes + (model.kv_bytes[at] ?? 0)",
              "model.weights_bytes")  # fmt: skip
 
 

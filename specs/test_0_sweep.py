@@ -97,7 +97,9 @@ def test_however_many_workers_crash_every_claim_gets_its_verdict(exhibit, tmp_pa
         "other models": {row["verdict"] for row in others},
         "the model that crashes": {row["verdict"] for row in of_the_model},
         "why it was not run": {
-            row["reason"].partition(":")[0] for row in of_the_model if row["verdict"] == "not run"
+            (row["reason"] or "not reached").partition(":")[0]
+            for row in of_the_model
+            if row["verdict"] == "not run"
         },
     }
     wanted = {

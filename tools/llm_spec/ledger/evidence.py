@@ -1,21 +1,16 @@
 """What a spec saw, recorded before its verdict.
 
-An exhibit is a dict (see `KINDS`). `Exhibits` builds such dicts and hands each, as a record, to one
-callable; who keeps them is not its business. Numbers that are not finite become null on their way
-(`records.plain`): a NaN is a finding of the spec, not of the file format.
+An exhibit is a dict (see `ledger/kinds`). `Exhibits` builds such dicts and hands each, as a record,
+to one callable; who keeps them is not its business. Numbers that are not finite become null on
+their way (`records.plain`): a NaN is a finding of the spec, not of the file format.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+from llm_spec.ledger.kinds import KINDS
 from llm_spec.ledger.records import Fault, Inconclusive, Measured, Noise, Record, Shown
-
-KINDS = (
-    "text", "table", "bars", "heatmap", "curve", "tokens", "attention", "predictions", "generation",
-    "weights", "neighbours", "heads", "lens", "roofline", "memory", "fit", "ladder", "histogram",
-    "candidates", "assistant",
-)  # fmt: skip
 
 
 class Exhibits:

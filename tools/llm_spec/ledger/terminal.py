@@ -6,9 +6,7 @@ vocabulary may hold control sequences that a terminal would obey.
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import cycle
-from math import exp
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -16,15 +14,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llm_spec.ledger.claims import KINDS, Claim
+from llm_spec.ledger import claims as ledgers
+from llm_spec.ledger.claims import Claim
+from llm_spec.ledger.kinds import KINDS
 from llm_spec.ledger.results import VERDICTS, Row
 from llm_spec.text.untrusted import visible
 
 STYLES = {"verified": "green", "refuted": "bold red", "inconclusive": "yellow", "not run": "dim"}
-PIECE_STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green",
-                "black on bright_magenta")  # fmt: skip
-SHADES = " ░▒▓█"
-BLOCKS = "▁▂▃▄▅▆▇█"
 FEW = 8
 """So many subjects of a claim are named, and so many reasons told; the report has them all."""
 
@@ -41,134 +37,11 @@ def render(renderable: RenderableType, width: int, colour: bool) -> str:
 
 def exhibit(content: Mapping[str, Any]) -> RenderableType:
     """One exhibit as a rich renderable; kinds that need a page are named, not drawn."""
-    drawings: dict[str, Callable[[Mapping[str, Any]], RenderableType]] = {
-        "text": _text, "table": _table, "bars": _bars, "heatmap": _heatmap, "curve": _curve,
-        "tokens": _tokens, "predictions": _predictions, "generation": _generation,
-        "weights": _weights,
-    }  # fmt: skip
-    draw = drawings.get(content["kind"])
+    kind = KINDS.get(content["kind"])
     title = Text(visible(content["title"]), style="bold")
-    if draw is None:
+    if kind is None or kind.terminal is None:
         return Group(title, Text(f"  ({content['kind']}: see the report, --report report.html)"))
-    return Group(title, draw(content))
-
-
-def _text(content: Mapping[str, Any]) -> Text:
-    return Text("\n".join(visible(line) for line in content["text"].splitlines()))
-
-
-def _table(content: Mapping[str, Any]) -> Table:
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for index, name in enumerate(content["columns"]):
-        numeric = all(_is_number(row[index]) for row in content["rows"])
-        table.add_column(Text(visible(name)), justify="right" if numeric else "left")
-    for row in content["rows"]:
-        table.add_row(*(Text(_cell(cell)) for cell in row))
-    return table
-
-
-def _bars(content: Mapping[str, Any], width: int = 30) -> Group:
-    values = content["values"]
-    largest = max((abs(v) for v in values if v is not None), default=0) or 1
-    label_width = max((len(visible(str(label))) for label in content["labels"]), default=0)
-    lines = []
-    for label, value in zip(content["labels"], values, strict=True):
-        bar = "█" * round(width * abs(value or 0) / largest)
-        text = f"  {visible(str(label)):>{label_width}}  {_cell(value):>8}  "
-        lines.append(Text(text).append(bar, style="cyan"))
-    return Group(Text(f"  {visible(content['axis'])}", style="dim"), *lines)
-
-
-def _heatmap(content: Mapping[str, Any]) -> Table:
-    """A shade and a percentage a cell; rows are `row_axis`, columns are `column_axis`."""
-    values = [[cell or 0.0 for cell in row] for row in content["values"]]
-    largest = max((abs(cell) for row in values for cell in row), default=0) or 1
-    table = Table(
-        box=None, pad_edge=False, header_style="dim", caption_justify="left",
-        caption=Text(f"rows {content['row_axis']}, columns {content['column_axis']}; "
-                     f"100 = {largest:.3g} {content['unit']}"),
-    )  # fmt: skip
-    table.add_column("")
-    for name in content["columns"]:
-        table.add_column(Text(visible(str(name))), justify="right", no_wrap=True)
-    for name, row in zip(content["rows"], values, strict=True):
-        shares = [abs(cell) / largest for cell in row]
-        cells = [f"{SHADES[round(s * 4)]}{100 * s:3.0f}" if s else "·" for s in shares]
-        table.add_row(Text(visible(str(name))), *map(Text, cells))
-    return table
-
-
-def _curve(content: Mapping[str, Any]) -> Group:
-    lines = []
-    for name, series in content["series"].items():
-        known = [y for y in series if y is not None]
-        low, high = min(known, default=0.0), max(known, default=0.0)
-        span = (high - low) or 1
-        spark = "".join(" " if y is None else BLOCKS[round(7 * (y - low) / span)] for y in series)
-        lines.append(Text(f"  {visible(name)}  {spark}  {_cell(low)} … {_cell(high)}"))
-    x = content["x"]
-    ends = f"{_cell(x[0])} … {_cell(x[-1])}" if x else "no points"
-    axes = f"  {content['y_axis']} over {content['x_axis']} ({ends})"
-    return Group(Text(visible(axes), style="dim"), *lines)
-
-
-def _tokens(content: Mapping[str, Any]) -> Group:
-    lines = []
-    for string in content["strings"]:
-        line = Text("  ")
-        cuts = zip(string["pieces"], string["ids"], string["bytes"], strict=True)
-        for (piece, id_, data), style in zip(cuts, cycle(PIECE_STYLES)):
-            whole = visible(piece) if "\ufffd" not in piece else f"‹{data.upper()}›"
-            line.append(whole, style=style).append(f" {id_} ", style="dim")
-        lines.append(line)
-    return Group(Text(f"  tokenizer: {visible(content['tokenizer'])}", style="dim"), *lines)
-
-
-def _predictions(content: Mapping[str, Any]) -> Group:
-    tail = content["tail"]
-    top = max(content["logits"])
-    weights = [exp(logit - top) for logit in content["logits"]]
-    rest = sum(
-        n * exp(logit - top) for logit, n in zip(tail["logits"], tail["counts"], strict=True)
-    )
-    total = sum(weights) + rest
-    shares = {token: weight / total for token, weight in zip(content["tokens"], weights)}
-    first = dict(list(shares.items())[:10])
-    bars = {"labels": list(first), "values": list(first.values()), "axis": "probability"}
-    return Group(Text(f"  {visible(content['prompt'])} …"), _bars(bars))
-
-
-def _generation(content: Mapping[str, Any]) -> Text:
-    line = Text(f"  {visible(content['prompt'])}", style="dim")
-    for step, style in zip(content["steps"], cycle(PIECE_STYLES)):
-        line.append(visible(step["token"]), style=style)
-        line.append(f" {step['probability']:.0%} ", style="dim")
-    return line
-
-
-def _weights(content: Mapping[str, Any], longest: int = 24) -> Table:
-    groups = content["groups"]
-    names = ("name", "logical_shape", "stored_shape", "dtype", "parameters", "bytes")
-    rows = [[_cell(group[name]) for name in names] for group in groups[:longest]]
-    if len(groups) > longest:
-        rows.append([f"… and {len(groups) - longest} more", "", "", "", "", ""])
-    return _table({"columns": [name.replace("_", " ") for name in names], "rows": rows})
-
-
-def _is_number(cell: object) -> bool:
-    return cell is None or (isinstance(cell, (int, float)) and not isinstance(cell, bool))
-
-
-def _cell(cell: object) -> str:
-    if cell is None:
-        return "–"
-    if isinstance(cell, bool):
-        return "yes" if cell else "no"
-    if isinstance(cell, int):
-        return f"{cell:,}"
-    if isinstance(cell, float):
-        return f"{cell:.4g}"
-    return visible("×".join(map(str, cell)) if isinstance(cell, list) else str(cell))
+    return Group(title, kind.terminal(content))
 
 
 def summary(rows: Sequence[Row], kill_rate: Mapping[str, int] | None) -> RenderableType:
@@ -259,5 +132,5 @@ def ledger(claims: Iterable[Claim]) -> RenderableType:
         if claim.corrects:
             line.append(f"\n       the plan says: {claim.corrects}", style="magenta")
         lines.append(line)
-    kinds = [Text(f"{kind}: {meaning}", style="dim") for kind, meaning in KINDS.items()]
+    kinds = [Text(f"{kind}: {meaning}", style="dim") for kind, meaning in ledgers.KINDS.items()]
     return Group(*lines, *kinds)

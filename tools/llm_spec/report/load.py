@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llm_spec.ledger.kinds import shape_fault
+from llm_spec.ledger.kinds.kind import is_number
 from llm_spec.ledger.results import SCHEMA, VERDICTS
-from llm_spec.report.kinds import is_number, shape_fault
 
 
 class ResultsError(Exception):

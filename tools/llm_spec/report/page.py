@@ -31,9 +31,9 @@ from llm_spec.text.untrusted import all_visible
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = (
-    "dom", "data", "theme", "labels", "figures", "figures_models", "draw", "numbers", "sampling",
-    "predictions", "attention", "heads", "generation", "weights", "fit", "subjects", "ledger",
-    "matrix", "start",
+    "dom", "data", "theme", "labels", "draw", "numbers", "sampling", "subjects", "ledger", "matrix",
+    *(f"kinds/{path.stem}" for path in sorted((ASSETS / "kinds").glob("*.js"))),
+    "start",
 )  # fmt: skip
 STYLES = ("page", "ledger", "sections", "matrix", "print")
 GLYPHS = {"verified": "✓", "refuted": "✗", "inconclusive": "~", "not run": "–"}

@@ -5,19 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_spec.ledger.kinds import KINDS
 from llm_spec.report.entries import Entry
-from llm_spec.report.kinds import HOME
 from llm_spec.report.payload import cost
 from llm_spec.report.sanitise import clean
 from llm_spec.text.untrusted import visible
 
 Exhibit = dict[str, Any]
 
-DRAWN_BY_SCRIPT = {
-    "heatmap", "bars", "curve", "histogram", "attention", "heads", "predictions", "weights",
-    "roofline", "memory", "fit", "ladder", "generation",
-}  # fmt: skip
-PICTURES = {"curve": 0, "heatmap": 1, "histogram": 2, "bars": 3}
+HOME = {kind.name: kind.section for kind in KINDS.values() if kind.section}
+"""Kinds that are drawn as a panel of a section, whichever claim recorded them."""
+PICTURES = {kind.name: kind.rank for kind in KINDS.values() if kind.rank is not None}
 """Kinds that are pictures though no panel; of those beside claims, the first are unfolded."""
 
 MOST_SUBJECTS = 8
@@ -61,6 +59,11 @@ class Section:
             for item in self.panels.get(kind, ()):
                 grouped.setdefault(item.subject, []).append(item)
         return grouped
+
+    @property
+    def plain_panels(self) -> list[str]:
+        """Kinds whose panel is a drawing and nothing more, in the order of their table."""
+        return [kind for kind in KINDS if kind in self.panels and not KINDS[kind].own_panel]
 
     @property
     def short(self) -> str:
@@ -166,7 +169,7 @@ def gather(claims: Iterable[Mapping[str, Any]]) -> list[Shown]:
             if name not in item.claims:
                 item.claims.append(name)
     for number, item in enumerate(found.values()):
-        by_script = item.kind in DRAWN_BY_SCRIPT
+        by_script = item.kind in KINDS and KINDS[item.kind].script
         item.key = f"x{number}" if by_script else ""
         item.price = cost(item.exhibit, by_script)
     return list(found.values())

@@ -1,6 +1,6 @@
 // Pictures are drawn when they come into sight, and again when colours change.
-const FIGURES = { heatmap, bars, curve, histogram, memory, roofline, ladder };
-const PANELS = {}; // kind -> (element) => redraw, filled by the scripts of the panels
+const FIGURES = {}; // kind -> (exhibit) => { data, layout }, filled by the scripts in kinds/
+const PANELS = {}; // kind -> (element) => redraw, filled by them, too
 const drawn = new Map(); // element -> redraw
 const CONFIG = { displayModeBar: false, responsive: true, scrollZoom: false, doubleClick: false, showTips: false };
 

@@ -97,3 +97,15 @@ function histogram(it) {
     },
   };
 }
+
+Object.assign(FIGURES, { heatmap, bars, curve, histogram });
+
+Object.assign(TABLES, {
+  heatmap: (it) => [[it.row_axis ?? "row", ...(it.columns.length ? it.columns : it.values[0]?.map((_, at) => String(at)) ?? [])],
+    it.values.map((row, at) => [it.rows[at], ...row])],
+  bars: (it) => [["name", it.axis ?? "value"], it.labels.map((name, at) => [name, it.values[at]])],
+  curve: (it) => [[it.x_axis ?? "x", ...Object.keys(it.series)],
+    it.x.map((x, at) => [x, ...Object.values(it.series).map((series) => series[at])])],
+  histogram: (it) => [["from", "to", ...Object.keys(it.series)],
+    it.edges.slice(0, -1).map((edge, at) => [edge, it.edges[at + 1], ...Object.values(it.series).map((s) => s[at])])],
+});

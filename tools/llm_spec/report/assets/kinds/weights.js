@@ -53,3 +53,8 @@ PANELS.weights = (element) => {
   slot.replaceWith(choice(["bytes", "parameters"], measure, "Area of the tiles", (name) => { measure = name; redraw(); }));
   return redraw;
 };
+
+Object.assign(TABLES, {
+  weights: (it) => [["group", "shape", "as stored", "dtype", "parameters", "bytes"],
+    it.groups.map((g) => [g.name, (g.logical_shape ?? []).join(" × "), (g.stored_shape ?? []).join(" × "), g.dtype ?? "", g.parameters, g.bytes])],
+});
