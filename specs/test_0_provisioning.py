@@ -4,7 +4,6 @@ A package of a few hundred bytes takes the place of the real ones: fetched, chec
 converted by the same code, in a hundredth of a second.
 """
 
-import errno
 import os
 import shutil
 import signal
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.doubles import broken_converters
+from fixtures.doubles.broken_converters import fill_the_disk
 from fixtures.doubles.refusals import complaint, is_one_sentence
 from fixtures.provision import download, provision
 from fixtures.synthetic.mini_package import mini_package
@@ -30,10 +31,6 @@ def left(cache):
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 
-def fill_the_disk(*_):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 def fetch_half(wheel, into, console):
     archive = into / "mini_pkg-1.0-py3-none-any.whl"
     archive.write_bytes(bytes(wheel.bytes // 2))
@@ -44,7 +41,7 @@ def misfortunes(directory, monkeypatch):
     """Ways to go wrong: name -> (entry, download)."""
     (directory / "rotten").mkdir(exist_ok=True)
     entry, fetch = mini_package(directory)
-    monkeypatch.setitem(provision.CONVERTERS, "full", f"{__name__}:fill_the_disk")
+    monkeypatch.setitem(provision.CONVERTERS, "full", f"{broken_converters.__name__}:fill_the_disk")
 
     def but(**changes):
         return replace(entry, wheel=replace(entry.wheel, **changes)), fetch
@@ -167,18 +164,6 @@ def contents(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def die_while_converting(member, made):
-    (made / "tokenizer.json").write_text("{")
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def be_killed(directory):
-    """Run in a process of its own, which does not survive it."""
-    provision.CONVERTERS["qwen3"] = f"{__name__}:die_while_converting"
-    entry, fetch = mini_package(directory)
-    provision.directory(entry, directory / "cache", download=fetch)
-
-
 def never_sweep(monkeypatch):
     monkeypatch.setattr(provision, "_sweep", lambda *_: None)
 
@@ -186,7 +171,8 @@ def never_sweep(monkeypatch):
 @pytest.mark.claim(id="0.13", falsifier=never_sweep)
 def test_a_run_killed_while_converting_leaves_nothing_to_mistake(exhibit, tmp_path):
     """kill -9 in the middle of the conversion; then the same run again, undisturbed."""
-    program = f"import pathlib, {__name__} as s; s.be_killed(pathlib.Path({str(tmp_path)!r}))"
+    module = broken_converters.__name__
+    program = f"import pathlib, {module} as it; it.be_killed(pathlib.Path({str(tmp_path)!r}))"
     child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
     after_the_kill = left(tmp_path / "cache")
     entry, fetch = mini_package(tmp_path)
