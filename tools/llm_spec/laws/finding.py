@@ -63,9 +63,16 @@ class Case:
 
     @functools.cached_property
     def is_finite(self) -> bool:
-        """Whether the logits are numbers: a model may rule out ids with -inf, but everywhere."""
-        ruled_out = np.isneginf(self.logits).all(axis=0)
-        return bool(np.isfinite(self.logits[:, ~ruled_out]).all())
+        """Whether the logits are numbers: a model may rule out ids with -inf, but everywhere.
+
+        True where a pass raises: the laws that need one tell so, and others can still judge.
+        """
+        try:
+            logits = self.logits
+        except Exception:
+            return True
+        ruled_out = np.isneginf(logits).all(axis=0)
+        return bool(np.isfinite(logits[:, ~ruled_out]).all())
 
     @functools.cached_property
     def noise(self) -> float:

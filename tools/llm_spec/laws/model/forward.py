@@ -43,10 +43,11 @@ def finite_logits(case: Case) -> Finding:
     """
     logits = case.logits
     ruled_out = np.isneginf(logits).all(axis=0)
-    if not ruled_out.all():
-        spread = logits[:, ~ruled_out].std(axis=0).max()
-        if np.isfinite(spread) and spread < LEAST_SPREAD:
-            return vacuous(f"logits differ between tokens by {spread:.2g}")
+    if ruled_out.all():
+        return within("logits that are not finite", logits.size, 0)
+    spread = logits[:, ~ruled_out].std(axis=0).max()
+    if np.isfinite(spread) and spread < LEAST_SPREAD:
+        return vacuous(f"logits differ between tokens by {spread:.2g}")
     config = text_config(case.config)
     wanted = (len(case.token_ids), config.get("vocab_size", logits.shape[-1]))
     if logits.shape != wanted:
