@@ -2,12 +2,14 @@
 claims about a reference say of small conversions, healthy and broken.
 """
 
+from collections import Counter
+
 import pytest
 
 from fixtures.doubles import conversions
 from fixtures.doubles.damaged import setting
 from fixtures.models.comparisons import verdicts_on
-from llm_spec.quality import arrays, tokenizers
+from llm_spec.quality import arrays, conversion, tokenizers
 from llm_spec.quality.comparison import Comparison
 
 # ── Tokenizers ──────────────────────────────────────────────────────────────────────────────────
@@ -56,6 +58,38 @@ def show_differences(exhibit, found, directory, reference):
 
 def told(found):
     return "; ".join(map(str, found)) or "none"
+
+
+# ── Files ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def interleave_rows_of_q_and_k(tmp_path):
+    damage = conversions.changed(conversions.interleave_rows)
+    return conversions.held_to_itself(tmp_path, damage, conversions.packed)
+
+
+@pytest.mark.claim(id="9.68", falsifier=interleave_rows_of_q_and_k)
+def test_each_tensor_of_the_source_is_in_the_files_at_its_place(directory, reference, exhibit):
+    """What became of each tensor. Other numbers are told here and judged by claim 9.63."""
+    found = conversion.fates(
+        *(conversion.read(each.path, each.config) for each in (directory, reference))
+    )
+    kinds = Counter(fate.kind for fate in found)
+    exhibit.table(
+        [[fate.name, fate.says, fate.off] for fate in found[:20]],
+        columns=["tensor", "what became of it", "root mean square off / its own"],
+        title=f"{len(found)} tensors: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()),
+    )  # fmt: skip
+    moved = [f"{fate.name}: {fate.says}" for fate in found if fate.is_moved]
+    more = f" (and {len(moved) - 3} more)" if len(moved) > 3 else ""
+
+    says = exhibit.measured(
+        "tensors that are missing, added, transposed or permuted",
+        ("; ".join(moved[:3]) or "none") + more, should_be="none",
+    )  # fmt: skip
+
+    assert found, "no tensor is in the files of either"
+    assert not moved, says
 
 
 # ── The claims themselves, on small conversions ─────────────────────────────────────────────────
