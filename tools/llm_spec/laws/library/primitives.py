@@ -19,6 +19,7 @@ from llm_spec.numerics import distances
 
 PLAYS = 40
 GROUP, BITS, WIDTH = 32, 8, 32
+BOUND = 1e-5  # attention in float32 against float64; measured: 6e-7 where nothing is broken
 ROPES: dict[str, dict[str, Any] | None] = {
     "default": None,
     "linear": {"type": "linear", "factor": 4.0},
@@ -86,7 +87,7 @@ def packed_attention_is_attention() -> Finding:
             )
             wanted = _attention(np.array(queries), held[0], held[1], mask)
             worst = distances.worst((worst, distances.distance(np.array(got), wanted)))
-    return within("distance from attention over the dequantised", worst, 1e-5)
+    return within("distance from attention over the dequantised", worst, BOUND)
 
 
 def _masks(length: int, total: int) -> list[Any]:
