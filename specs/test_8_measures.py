@@ -71,9 +71,12 @@ def test_bytes_are_said_in_three_digits_and_gigabytes_apart_from_gibibytes(exhib
 
 
 def forget_to_normalise(monkeypatch):
-    monkeypatch.setattr(
-        likelihood, "_log_softmax", lambda logits: logits - logits.max(-1, keepdims=True)
-    )
+    def unnormalised(logits):
+        wide = np.array(logits, dtype=np.float64)
+        wide -= wide.max(-1, keepdims=True)
+        return wide, np.exp(wide)
+
+    monkeypatch.setattr(likelihood, "log_softmax", unnormalised)
 
 
 @pytest.mark.claim(id="8.16", falsifier=forget_to_normalise)

@@ -82,7 +82,7 @@ def layers_and_caches_are_counted(case: Case) -> Finding:
         return same("layers", layers, stated)
     cache = caching.make_prompt_cache(case.model)
     alone, cached = (_run(case, held) for held in (None, cache))
-    return same("layers that run with a cache", len(cached), len(alone))
+    return same("layers that do not run with a cache", len(alone - cached), 0)
 
 
 def _run(case: Case, cache: list[Any] | None) -> set[int]:
