@@ -16,7 +16,7 @@ verify: .venv/installed-$(EXTRAS)
 test: EXTRAS = blas,report,browser,dev
 test: lint
 	$(BIN)/pytest specs/ -n 2
-	$(BIN)/pytest specs/ -m "slow or browser"
+	$(BIN)/pytest specs/ -m "slow or browser" -n 2
 
 lint: EXTRAS = blas,report,browser,dev
 lint:

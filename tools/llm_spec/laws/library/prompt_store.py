@@ -10,7 +10,7 @@ from mlx_lm.models.cache import KVCache, LRUPromptCache
 from llm_spec.laws.finding import Finding, law, same
 from llm_spec.laws.library.play import Missed, play_same
 
-PLAYS, MOVES = 40, 12
+PLAYS, MOVES = 100, 12
 PROMPTS = lists(integers(1, 2), min_size=1, max_size=8)
 
 

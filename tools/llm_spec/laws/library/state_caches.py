@@ -28,7 +28,7 @@ from llm_spec.laws.execution import reloaded
 from llm_spec.laws.finding import Finding, law, same
 from llm_spec.laws.library.play import Missed, play_same, rng_of
 
-PLAYS, MOVES, CHUNK = 20, 12, 16
+PLAYS, MOVES, CHUNK = 100, 12, 16
 Row = list[np.ndarray | None]
 """One row of a state cache: its arrays, or None before the first token."""
 FILLED_ROWS = lists(booleans(), min_size=1, max_size=3)
