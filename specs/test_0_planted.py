@@ -13,10 +13,13 @@ from mlx.utils import tree_flatten
 from fixtures import planted
 from fixtures.models.known_faults import faults_of
 from llm_spec.laws import LAWS, OBJECT_LAWS, TEXT_LAWS, Finding
-from llm_spec.laws.finding import NO_KERNEL
+from llm_spec.laws.finding import NO_KERNEL, ROUNDING_ALONE
 from llm_spec.ledger.claims import read_ledger
 
 LAW_OF = {law.__name__: law for law in (*LAWS, *OBJECT_LAWS, *TEXT_LAWS)}
+
+CANNOT_BE_JUDGED = (*NO_KERNEL, ROUNDING_ALONE)
+"""Why a healthy model is not judged in a number format: told as such, and never as red."""
 
 
 def pytest_generate_tests(metafunc):
@@ -81,7 +84,7 @@ def test_a_fault_of_the_past_turns_its_law_red(planted_fault, exhibit):
 
 def exemption(fault, law, stored, healthy):
     """Why a law cannot see a fault in a number format, or None where it must."""
-    if healthy.holds is None and NO_KERNEL in healthy.what:
+    if healthy.holds is None and any(says in healthy.what for says in CANNOT_BE_JUDGED):
         return healthy.what
     return planted.not_applicable(fault, law, stored) or None
 

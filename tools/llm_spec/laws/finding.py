@@ -26,6 +26,7 @@ from llm_spec.text.untrusted import one_line
 PACKING = ("quantization", "quantization_config")  # what config.json says of packed weights
 NOT_FINITE = "its logits are not finite (finite_logits and weights_are_finite tell where)"
 # What MLX says of products that CUDA lacks, and of those that its CPU does in float32 only.
+ROUNDING_ALONE = "rounding alone moves its logits by"
 NO_KERNEL = ("No implementation for problem shape", "Currently only supports float32")
 
 
@@ -152,7 +153,7 @@ def within_rounding(what: str, measured: float, case: Case, times: float = 1) ->
     excused = times * tolerances.moved_by_rounding(case.dtype, case.noise)
     jumps = case.dtype != mx.float32 and math.isfinite(case.noise)
     if jumps and excused < measured <= times * tolerances.roundings(case.dtype) * case.noise:
-        return not_applicable(f"rounding alone moves its logits by {case.noise:.2g} in this type")
+        return not_applicable(f"{ROUNDING_ALONE} {case.noise:.2g} in this type")
     return within(what, measured, max(derived, excused))
 
 

@@ -31,8 +31,8 @@ WINDOW = 8
 BOUND = 1e-5
 """One attention in float32 against the same in float64: where nothing is broken, the plays show at
 most 9e-7 on a CPU."""
-PLAYS, MOVES = 100, 12
-FED = sampled_from([(), (), (), (1,), (5,), (20,), (9, 1, 1), (20, 5, 1), (260,), (1, 260)])
+PLAYS, MOVES = 200, 12
+FED = sampled_from([(), (), (), (), (1,), (5,), (20,), (9, 1, 1), (20, 5, 1), (260,), (1, 260)])
 """What a row is fed before it is merged. After (9, 1, 1) a ring has wrapped."""
 FED_ROWS = lists(FED, min_size=1, max_size=2)
 

@@ -158,6 +158,7 @@ def every_weight_matters(case: Case) -> Finding:
         return (logits * mx.sin(mx.arange(logits.shape[-1]))).sum()
 
     parameters = model.parameters()
+    kept = tree_map(lambda array: array, parameters)  # where a pass raises, mx.grad leaves tracers
     try:
         # The flags alone are kept: gradients are let go one by one.
         felt = tree_map(lambda gradient: mx.any(gradient != 0), mx.grad(loss)(parameters))
@@ -167,7 +168,7 @@ def every_weight_matters(case: Case) -> Finding:
             raise
         return not_applicable(f"it has no gradient: {error}")
     finally:
-        model.update(parameters)
+        model.update(kept)
     idle = [path for path, flag in tree_flatten(felt) if not flag.item()]
     idle = _still(case, idle)
     return same("weights without a say", ", ".join(idle) or "none", "none")
