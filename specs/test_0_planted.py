@@ -53,7 +53,8 @@ def test_a_fault_of_the_past_turns_its_law_red(planted_fault, exhibit):
     expected = fault.laws[law]
     lacks = expected.lacks(finding)
     if (exempt := exemption(fault, law, stored, healthy)) is not None:
-        assert lacks, f"{law} sees {fault.name!r} in {stored}, but should not: {exempt}"
+        jumps = ROUNDING_ALONE in exempt  # then a fault may be larger than that, and be seen
+        assert lacks or jumps, f"{law} sees {fault.name!r} in {stored}, but should not: {exempt}"
         pytest.skip(f"does not apply in {stored}: {exempt}")
     exhibit.table(
         [

@@ -25,8 +25,8 @@ from llm_spec.text.untrusted import one_line
 
 PACKING = ("quantization", "quantization_config")  # what config.json says of packed weights
 NOT_FINITE = "its logits are not finite (finite_logits and weights_are_finite tell where)"
-# What MLX says of products that CUDA lacks, and of those that its CPU does in float32 only.
 ROUNDING_ALONE = "rounding alone moves its logits by"
+# What MLX says of products that CUDA lacks, and of those that its CPU does in float32 only.
 NO_KERNEL = ("No implementation for problem shape", "Currently only supports float32")
 
 
