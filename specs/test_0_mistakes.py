@@ -220,3 +220,52 @@ def test_an_interrupted_run_still_writes_what_it_found(exhibit, tmp_path):
     )
 
     assert outcome == (pytest.ExitCode.INTERRUPTED, True, True), says
+
+
+ASLEEP = "this spec sleeps"
+HARD_OF_HEARING = f"""
+import pytest, time
+
+@pytest.mark.claim(id="9.1")
+def test_that_catches_an_interrupt():
+    try:
+        print("{ASLEEP}", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+
+@pytest.mark.claim(id="9.2")
+def test_that_comes_next():
+    pass
+"""
+
+
+def forget_the_interrupt(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+def pytest_sessionstart():
+    from fixtures.plugins.interruption import Interruption
+    Interruption.asked = property(lambda self: False, lambda self, asked: None)
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.73", falsifier=forget_the_interrupt)
+def test_an_interrupt_that_is_swallowed_still_ends_the_run(exhibit, tmp_path):
+    """Some library catches the exception, or Python drops it in a finaliser: no spec follows."""
+    report = tmp_path / "results.json"
+    suite = small_suite(tmp_path / "suite", HARD_OF_HEARING, ["9.1", "9.2"])
+    run = start_pytest("specs", "-s", "--report", report, root=suite)
+    for line in run.stdout:
+        if ASLEEP in line:
+            break
+    run.send_signal(signal.SIGINT)
+    run.communicate()
+    written = json.loads(report.read_text())
+    verdicts = {claim["id"]: claim["verdict"] for claim in written["claims"]}
+    exhibit.table(list(map(list, verdicts.items())), columns=["claim", "verdict"], title="written")
+    outcome = run.returncode, written["environment"]["partial"], verdicts
+
+    wanted = (int(pytest.ExitCode.INTERRUPTED), True, {"9.1": "verified", "9.2": "not run"})
+    says = exhibit.measured("exit code, partial, verdicts", outcome, should_be=wanted)
+
+    assert outcome == wanted, says

@@ -16,7 +16,7 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
-from conftest import BLAS
+from fixtures.plugins.stash import BLAS
 from fixtures.texts.passages import passages
 from llm_spec.model.accounting import total_bytes
 from llm_spec.numerics import timing

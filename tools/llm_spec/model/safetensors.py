@@ -95,7 +95,7 @@ def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _no_repeats(pairs: list[tuple[str, object]]) -> dict:
+def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     entries = dict(pairs)
     if len(entries) != len(pairs):
         raise ValueError("an object of the header names a key twice")

@@ -127,7 +127,7 @@ class Silent:
 def layers_differ(case: Case) -> Finding:
     """No two layers hold the same weights."""
     layers = layers_of(case.model)
-    alike: dict[tuple, list[int]] = {}
+    alike: dict[tuple[Any, ...], list[int]] = {}
     for i, layer in enumerate(layers):
         weights = dict(tree_flatten(layer.parameters()))
         if not weights:
@@ -150,7 +150,7 @@ def every_weight_matters(case: Case) -> Finding:
         return not_applicable("its weights are quantised")
     token_ids = mx.array([case.token_ids])
 
-    def loss(parameters: dict) -> mx.array:
+    def loss(parameters: dict[str, Any]) -> mx.array:
         model.update(parameters)
         logits = model(token_ids)
         logits = logits[0] if isinstance(logits, tuple) else logits
