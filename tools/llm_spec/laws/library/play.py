@@ -8,13 +8,15 @@ the machine itself, and nothing is kept between runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from llm_spec.laws.finding import Finding, same, within
 from llm_spec.numerics.distances import worst
+
+if TYPE_CHECKING:
+    from hypothesis.stateful import RuleBasedStateMachine
 
 
 class Missed(AssertionError):
@@ -69,6 +71,9 @@ def shortest_failure(machine: type[RuleBasedStateMachine], plays: int, moves: in
 
     Any other exception of a play is raised as it came, with the moves in its notes.
     """
+    from hypothesis import HealthCheck, Phase, settings  # here: a second, for those who play only
+    from hypothesis.stateful import run_state_machine_as_test
+
     how = settings(
         max_examples=plays, stateful_step_count=moves, derandomize=True, database=None,
         deadline=None, suppress_health_check=list(HealthCheck), print_blob=False,

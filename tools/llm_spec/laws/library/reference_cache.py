@@ -8,11 +8,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from mlx_lm.models.base import scaled_dot_product_attention
+from mlx_lm.models.cache import KVCache, RotatingKVCache
 
 from llm_spec.numerics import distances
 
 HEADS, WIDTH = 2, 32
 GROUP, BITS = 32, 8
+WINDOW = 8
+"""Tokens that a rotating cache keeps."""
 
 Row = tuple[np.ndarray, np.ndarray]
 """Keys and values, (heads, tokens, width) each."""
@@ -127,3 +130,21 @@ def _rounded(row: Row) -> Row:
         for part in row
     )
     return keys, values
+
+
+def single(window: int | None) -> Histories:
+    """One empty cache: rotating if there is a window."""
+    return Histories(RotatingKVCache(window) if window else KVCache(), rows=1, window=window)
+
+
+def merged(parts: list[Histories]) -> Histories:
+    """A batch of single caches with histories of unequal lengths."""
+    cache = parts[0].cache.merge([part.cache for part in parts])
+    whole = Histories(cache, rows=0, window=parts[0].window)
+    whole.take_rows([row for part in parts for row in part.rows])
+    return whole
+
+
+def numbered(numbers: Sequence[int]) -> mx.array:
+    """One row and one head of keys that hold these numbers, (1, 1, tokens, 1)."""
+    return mx.array(list(numbers), mx.float32).reshape(1, 1, -1, 1)
