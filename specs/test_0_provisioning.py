@@ -20,7 +20,7 @@ import pytest
 from fixtures.doubles import broken_converters
 from fixtures.doubles.broken_converters import fill_the_disk
 from fixtures.doubles.refusals import complaint, is_one_sentence
-from fixtures.provision import download, provision
+from fixtures.provision import download, packages, provision
 from fixtures.synthetic.mini_package import mini_package
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +59,7 @@ def misfortunes(directory, monkeypatch):
 
 
 def believe_every_hash(monkeypatch):
-    monkeypatch.setattr(provision, "_check_hash", lambda *_: None)
+    monkeypatch.setattr(packages, "check_hash", lambda *_: None)
 
 
 @pytest.mark.claim(id="0.10", falsifier=believe_every_hash)
@@ -123,7 +123,7 @@ DAMAGES = {
 
 
 def trust_what_is_there(monkeypatch):
-    monkeypatch.setattr(provision, "is_intact", lambda home, wheel: home.is_dir())
+    monkeypatch.setattr(provision, "is_intact", lambda home, recipe: home.is_dir())
 
 
 @pytest.mark.claim(id="0.12", falsifier=trust_what_is_there)
@@ -188,7 +188,9 @@ def test_a_run_killed_while_converting_leaves_nothing_to_mistake(exhibit, tmp_pa
     assert "mini" not in after_the_kill, f"{after_the_kill} holds a half-made model by its name"
     says = exhibit.measured("in the cache after the next run", in_the_end, should_be=["mini"])
     assert in_the_end == ["mini"], says
-    assert provision.is_intact(home, entry.wheel), f"{home.name} is not whole after the next run"
+    assert provision.is_intact(home, provision.recipe_of(entry)), (
+        f"{home.name} is not whole after the next run"
+    )
 
 
 def forget_the_lock(monkeypatch):
