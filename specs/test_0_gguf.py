@@ -193,9 +193,7 @@ def take_what_cannot_be_read_for_zeros(monkeypatch):
 
 
 @pytest.mark.claim(id="0.84", falsifier=take_what_cannot_be_read_for_zeros)
-def test_a_gguf_file_that_cannot_be_converted_is_refused_in_one_sentence(
-    exhibit, tmp_path, monkeypatch
-):
+def test_a_gguf_file_that_cannot_be_converted_is_refused(exhibit, tmp_path, monkeypatch):
     """Each misfortune, what is said of it, and what is left; and how a run of the suite ends."""
     cache, rows = tmp_path / "cache", []
     for bad in gguf_files.misfortunes(tmp_path, *tiny("llama")):
