@@ -58,6 +58,23 @@ def feed_in_chunks(
     return np.concatenate(pieces), cache
 
 
+def fill(
+    model: nn.Module,
+    token_ids: Sequence[int],
+    lengths: Iterable[int],
+    cache: list[Any] | None = None,
+) -> list[Any]:
+    """Feed a sequence through a cache piece by piece, and return the cache. As where mlx-lm reads a
+    prompt, no logits are computed."""
+    cache = caching.make_prompt_cache(model) if cache is None else cache
+    start = 0
+    for length in lengths:
+        model(mx.array([list(token_ids[start : start + length])]), cache=cache)
+        mx.eval([entry.state for entry in cache])
+        start += length
+    return cache
+
+
 def reloaded(caches: list[Any]) -> list[Any]:
     """A prompt cache, one entry a layer, saved and loaded again."""
     with tempfile.TemporaryDirectory() as directory:
@@ -132,16 +149,9 @@ def expected_rows(model: nn.Module, prompt: list[int], tokens: list[int]) -> np.
     return log_softmax(logits[len(prompt) - 1 : -1])
 
 
-def greedy_distance(
-    model: nn.Module, prompt: list[int], tokens: list[int], logprobs: np.ndarray
-) -> float:
-    """Distance of a row's log-probabilities from those of one pass over its text; infinite where a
-    token is not the likeliest."""
-    return distance_from_greedy(tokens, logprobs, expected_rows(model, prompt, tokens))
-
-
 def distance_from_greedy(tokens: list[int], logprobs: np.ndarray, expected: np.ndarray) -> float:
-    """The same, from the log-probabilities that one pass gives: (tokens, vocabulary)."""
+    """Distance of a row's log-probabilities from those that one pass over its text gives,
+    (tokens, vocabulary); infinite where a token is not the likeliest."""
     if tokens != logprobs.argmax(axis=-1).tolist():
         return float("inf")
     return distances.distance(logprobs, expected)

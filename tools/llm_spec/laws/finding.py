@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -29,6 +29,9 @@ ROUNDING_ALONE = "rounding alone moves its logits by"
 # What MLX says of products that CUDA lacks, and of those that its CPU does in float32 only.
 NO_KERNEL = ("No implementation for problem shape", "Currently only supports float32")
 
+Given = TypeVarTuple("Given")
+Made = TypeVar("Made")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -42,6 +45,16 @@ class Case:
     model: nn.Module
     token_ids: list[int]
     config: dict[str, Any] = field(default_factory=dict)
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, compute: Callable[[Case, Unpack[Given]], Made], *given: *Given) -> Made:
+        """`compute(self, *given)`, made for the first law that asks and kept for all: nobody may
+        change it."""
+        key = (compute, given)
+        if key not in self._made:
+            self._made[key] = compute(self, *given)
+        made: Made = self._made[key]
+        return made
 
     @functools.cached_property
     def logits(self) -> np.ndarray:

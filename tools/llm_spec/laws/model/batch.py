@@ -18,15 +18,18 @@ from mlx_lm.models import cache as caching
 from llm_spec.laws.execution import (
     batch_logits,
     distance_from_greedy,
-    feed_in_chunks,
+    fill,
     generate_batch,
-    greedy_distance,
     log_softmax,
     logits_of,
 )
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within_rounding
+from llm_spec.laws.model.cache import BEFORE, long_logits, long_text
 from llm_spec.numerics import distances
 
+ROWS, STEPS = (21, 11, 16), 6
+"""Tokens of the prompts in a batch, and tokens that each row makes: the same in several laws, for
+which the rows are then computed alone once."""
 NO_BATCHES = "its caches cannot be merged into a batch"
 
 
@@ -41,13 +44,27 @@ def can_batch(case: Case) -> bool:
     return all(hasattr(entry, "merge") for entry in caching.make_prompt_cache(case.model))
 
 
+def alone(case: Case, text: tuple[int, ...]) -> np.ndarray:
+    """(tokens, vocabulary): log-probabilities of one pass over a text. Ask `case.once`."""
+    return log_softmax(logits_of(case.model, text))
+
+
+def greedy_distance(
+    case: Case, prompt: list[int], tokens: list[int], logprobs: np.ndarray
+) -> float:
+    """Distance of a row's log-probabilities from those of one pass over its text; infinite where a
+    token is not the likeliest."""
+    expected = case.once(alone, (*prompt, *tokens))[len(prompt) - 1 : -1]
+    return distance_from_greedy(tokens, logprobs, expected)
+
+
 @law
 def batch_rows_are_alone(case: Case) -> Finding:
     """Prompts of unequal lengths, prefilled and decoded together, give what each gives alone."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
-    prompts = prompts_of(case, (29, 8, 17))
-    rows = generate_batch(case.model, prompts, [6] * 3)
+    prompts = prompts_of(case, ROWS)
+    rows = generate_batch(case.model, prompts, [STEPS] * 3)
     worst = distances.worst(_missed(case, prompts, rows))
     return within_rounding("distance of a row in a batch from the row alone", worst, case)
 
@@ -55,13 +72,41 @@ def batch_rows_are_alone(case: Case) -> Finding:
 @law
 def a_long_batch_is_alone(case: Case) -> Finding:
     """Rows of a batch that is read in chunks, and crosses the step by which caches grow while it is
-    written, give what each gives alone: the long one, and one whose first chunks are padding."""
+    written, give what each gives alone: the long one, and one whose first chunks are padding.
+
+    What the rows write is given, so that the long one is a text that is read elsewhere, too.
+    """
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
-    prompts = prompts_of(case, (253, 20))
-    rows = generate_batch(case.model, prompts, [5] * 2, prefill_step_size=100)
-    worst = max(_missed(case, prompts, rows))
+    steps, texts = 5, (long_text(case)[: BEFORE + 5], case.token_ids[1:26])
+    samplers = [Dictated(text[-steps:]) for text in texts]
+    rows = generate_batch(
+        case.model,
+        [text[:-steps] for text in texts],
+        [steps] * 2,
+        samplers=samplers,
+        prefill_step_size=100,
+    )
+    if any(tokens != text[-steps:] for text, (tokens, _, _) in zip(texts, rows, strict=True)):
+        return same("tokens that were written", [tokens for tokens, _, _ in rows], texts)
+    long, short = log_softmax(case.once(long_logits)), case.once(alone, tuple(texts[1]))
+    worst = distances.worst(
+        distances.distance(logprobs, expected)
+        for (_, logprobs, _), expected in zip(
+            rows, (long[:steps], short[-steps - 1 : -1]), strict=True
+        )
+    )
     return within_rounding("distance of a row in a batch from the row alone", worst, case)
+
+
+class Dictated:
+    """A sampler that writes what it was given, token by token, and zeros after that."""
+
+    def __init__(self, tokens: list[int]) -> None:
+        self._tokens = iter(tokens)
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        return mx.full(logprobs.shape[:-1], next(self._tokens, 0), mx.uint32)
 
 
 @law
@@ -119,7 +164,7 @@ def histories_merge(case: Case) -> Finding:
     ids, steps = case.token_ids, 4
     prompts, more = [ids[:-steps], ids[1:14]], [ids[-steps:], ids[14 : 14 + steps]]
     # The last tokens come one by one: a ring lies in the order of time until it has wrapped.
-    caches = [feed_in_chunks(case.model, p, [len(p) - 5, *[1] * 5])[1] for p in prompts]
+    caches = [fill(case.model, p, [len(p) - 5, *[1] * 5]) for p in prompts]
     merged: list[Any] = [entries[0].merge(list(entries)) for entries in zip(*caches, strict=True)]
     got = np.stack(
         [batch_logits(case.model, [[row[i]] for row in more], merged)[:, 0] for i in range(steps)],
@@ -138,6 +183,6 @@ def _missed(
     rows: list[tuple[list[int], np.ndarray, list[Any]]],
 ) -> list[float]:
     return [
-        greedy_distance(case.model, prompt, tokens, logprobs)
+        greedy_distance(case, prompt, tokens, logprobs)
         for prompt, (tokens, logprobs, _) in zip(prompts, rows, strict=True)
     ]

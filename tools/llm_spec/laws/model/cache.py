@@ -10,11 +10,12 @@ import numpy as np
 from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
-from llm_spec.laws.execution import feed_in_chunks, logits_of, reloaded
+from llm_spec.laws.execution import feed_in_chunks, fill, logits_of, reloaded
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within, within_rounding
 from llm_spec.numerics import distances
 
 CACHE_STEP = 256  # caches grow by as many tokens; scans go in chunks of as many
+BEFORE, LONG = CACHE_STEP - 3, CACHE_STEP + 10  # tokens read before the step, and past it
 GROUP, BITS = 32, 8
 SHORT = 6  # within every window: a ring that has wrapped cannot be trimmed
 
@@ -56,25 +57,41 @@ def distances_by_cut(case: Case) -> dict[str, float]:
 @law
 def a_long_prompt_is_cached(case: Case) -> Finding:
     """Crossing the step by which caches grow, token by token and by a chunk, changes nothing."""
-    length = CACHE_STEP + 10
-    ids = (case.token_ids * (length // len(case.token_ids) + 1))[:length]
-    expected = logits_of(case.model, ids)
-    before = CACHE_STEP - 3
-    logits, _ = feed_in_chunks(case.model, ids, [before, *[1] * 6, length - before - 6])
-    missed = distances.distance(logits[before:], expected[before:])
+    ids, rest = long_text(case), LONG - BEFORE
+    cache = fill(case.model, ids, [BEFORE])
+    logits, _ = feed_in_chunks(case.model, ids[BEFORE:], [*[1] * 6, rest - 6], cache)
+    missed = distances.distance(logits, case.once(long_logits)[1:])
     return within_rounding("distance of cached logits from uncached ones", missed, case)
+
+
+def long_text(case: Case) -> list[int]:
+    """`LONG` tokens: those of the case again and again."""
+    return (case.token_ids * (LONG // len(case.token_ids) + 1))[:LONG]
+
+
+def long_logits(case: Case) -> np.ndarray:
+    """(tokens, vocabulary): what one pass over the long text gives from token `BEFORE` - 1 on."""
+    return logits_of(case.model, long_text(case))[BEFORE - 1 :].copy()
+
+
+def filled(case: Case, tokens: int) -> list[Any]:
+    """A prompt cache that holds the first tokens of the case, fed at once. Ask `case.once` for one,
+    and copy it."""
+    return fill(case.model, case.token_ids, [tokens])
 
 
 @law
 def trimmed_is_never_fed(case: Case) -> Finding:
     """A cache from which the last tokens were trimmed continues as if they had never come."""
     ids = case.token_ids
-    length = _longest_trimmable(case)
-    if length < 4:
+    for length in (len(ids), SHORT):
+        kept = length // 2
+        other = [ids[0]] * (length - kept)
+        cache = fill(case.model, other, [len(other)], copy.deepcopy(case.once(filled, kept)))
+        if caching.can_trim_prompt_cache(cache):
+            break
+    else:
         return not_applicable("its cache cannot be trimmed")
-    kept = length // 2
-    other = [ids[0]] * (length - kept)
-    _, cache = feed_in_chunks(case.model, ids[:kept] + other, [kept, len(other)])
     trimmed = caching.trim_prompt_cache(cache, len(other))
     if trimmed != len(other):
         return same("tokens that trimming reports", trimmed, len(other))
@@ -87,9 +104,9 @@ def trimmed_is_never_fed(case: Case) -> Finding:
 def saved_cache_continues(case: Case) -> Finding:
     """A prompt cache that was saved and loaded continues as the prompt does."""
     ids, half = case.token_ids, len(case.token_ids) // 2
-    _, cache = feed_in_chunks(case.model, ids[:half], [half - 1, 1])
-    logits = logits_of(case.model, ids[half:], reloaded(cache))
-    missed = distances.distance(logits, case.logits[half:])
+    cache = fill(case.model, ids[half:], [1], copy.deepcopy(case.once(filled, half)))
+    logits = logits_of(case.model, ids[half + 1 :], reloaded(cache))
+    missed = distances.distance(logits, case.logits[half + 1 :])
     return within_rounding("distance of logits after reloading from uncached ones", missed, case)
 
 
@@ -97,10 +114,10 @@ def saved_cache_continues(case: Case) -> Finding:
 def copied_cache_stands_alone(case: Case) -> Finding:
     """What is fed to a cache does not reach a copy made before, whoever is fed first."""
     ids, half = case.token_ids, len(case.token_ids) // 2
-    _, cache = feed_in_chunks(case.model, ids[:half], [half])
+    cache = fill(case.model, ids, [half])
     kept = copy.deepcopy(cache)
     logits = [logits_of(case.model, ids[half : half + 4], kept)]
-    logits_of(case.model, ids[:half], cache)
+    fill(case.model, ids, [half], cache)
     logits.append(logits_of(case.model, ids[half + 4 :], kept))
     missed = distances.distance(np.concatenate(logits), case.logits[half:])
     return within_rounding("distance of logits from a copy from uncached ones", missed, case)
@@ -128,11 +145,10 @@ def quantised_cache_rounds_and_no_more(case: Case) -> Finding:
     point: rounding the second run's own would put some values on the next point of the grid.
     """
     ids, half = case.token_ids, len(case.token_ids) // 2
-    _, cache = feed_in_chunks(case.model, ids[:half], [half])
+    cache, unpacked = (copy.deepcopy(case.once(filled, half)) for _ in range(2))
     packed = [i for i, entry in enumerate(cache) if quantisable(entry)]
     if not packed:
         return not_applicable("none of its caches can be quantised")
-    unpacked = copy.deepcopy(cache)
     for i in packed:
         cache[i] = cache[i].to_quantized(group_size=GROUP, bits=BITS)
     logits = logits_of(case.model, ids[half:], cache)
@@ -187,12 +203,3 @@ def quantisable(entry: Any) -> bool:
         and entry.keys is not None
         and not any(array.shape[-1] % GROUP for array in (entry.keys, entry.values))
     )
-
-
-def _longest_trimmable(case: Case) -> int:
-    """How many tokens of the prompt can be fed so that the cache can still be trimmed."""
-    for length in (len(case.token_ids), SHORT):
-        _, cache = feed_in_chunks(case.model, case.token_ids, [length])
-        if caching.can_trim_prompt_cache(cache):
-            return length
-    return 0

@@ -13,13 +13,20 @@ from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
 from llm_spec.laws.execution import (
     feed_in_chunks,
+    fill,
     generate_batch,
     generating,
-    greedy_distance,
     renormalised,
 )
 from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within_rounding
-from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
+from llm_spec.laws.model.batch import (
+    NO_BATCHES,
+    ROWS,
+    STEPS,
+    can_batch,
+    greedy_distance,
+    prompts_of,
+)
 from llm_spec.laws.model.generation import Spelling
 from llm_spec.numerics import distances
 
@@ -32,19 +39,19 @@ def histories_are_taken_up(case: Case) -> Finding:
     each; and leaves the caches that it was given as they were."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
-    histories = [prompt[:-1] for prompt in prompts_of(case, (24, 1, 13))]
-    prompts = prompts_of(case, (9, 21, 4))
+    texts, held = prompts_of(case, ROWS), (14, 0, 11)
     caches = [
-        feed_in_chunks(case.model, h, [len(h) - 2, 1, 1])[1]
-        if h
+        fill(case.model, text, [length - 2, 1, 1])
+        if length
         else caching.make_prompt_cache(case.model)
-        for h in histories
+        for text, length in zip(texts, held, strict=True)
     ]
     before = copy.deepcopy(caches)
-    rows = generate_batch(case.model, prompts, [4] * 3, caches=caches, prefill_step_size=10)
+    prompts = [text[length:] for text, length in zip(texts, held, strict=True)]
+    rows = generate_batch(case.model, prompts, [STEPS] * 3, caches=caches, prefill_step_size=5)
     worst = distances.worst(
-        greedy_distance(case.model, history + prompt, tokens, logprobs)
-        for history, prompt, (tokens, logprobs, _) in zip(histories, prompts, rows, strict=True)
+        greedy_distance(case, text, tokens, logprobs)
+        for text, (tokens, logprobs, _) in zip(texts, rows, strict=True)
     )
     alone = within_rounding("distance of a row from the row alone", worst, case)
     if not alone.holds:
@@ -74,12 +81,12 @@ def rows_can_be_taken_away(case: Case) -> Finding:
     comes with the tokens that it holds."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
-    prompts = prompts_of(case, (21, 8, 15))
+    prompts = prompts_of(case, ROWS)
     generator = generating.BatchGenerator(case.model)
     tokens: dict[int, list[int]] = {}
     rows: dict[int, list[np.ndarray]] = {}
     try:
-        ids = generator.insert([list(prompt) for prompt in prompts], max_tokens=[6] * 3)
+        ids = generator.insert([list(prompt) for prompt in prompts], max_tokens=[STEPS] * 3)
         away, running = ids[0], set(ids)
         while running:
             for response in generator.next_generated():
@@ -94,7 +101,7 @@ def rows_can_be_taken_away(case: Case) -> Finding:
     finally:
         generator.close()
     worst = distances.worst(
-        greedy_distance(case.model, prompt, tokens[uid], renormalised(np.stack(rows[uid])))
+        greedy_distance(case, prompt, tokens[uid], renormalised(np.stack(rows[uid])))
         for uid, prompt in zip(ids, prompts, strict=True)
     )
     others = within_rounding("distance of a row from the row alone", worst, case)

@@ -67,20 +67,21 @@ def quantised_is_the_same_rounded(case: Case) -> Finding:
     size = _size(case.model)
     ids = case.token_ids[:FEW] if size > ROOM else case.token_ids
     logits = logits_of(packed, ids)
-    moved = _median_distance(logits, logits_of(case.model, ids))
+    moved = _median_distance(logits, case.logits[: len(ids)])
     if not moved <= ROUNDING:
         return within(f"distance of the median token at {BITS} bits", moved, ROUNDING)
     if not moved:
         return vacuous("quantisation moved nothing")
-    again = logits_of(reloaded(packed, config), ids)
-    missed = distances.distance(again, logits)
+    again = reloaded(packed, config)
+    missed = distances.distance(logits_of(again, ids[:FEW]), logits[:FEW])
     what = "distance of the reloaded quantised logits"
     if size > ROOM:
         what += f"; not dequantised: {size / 2**20:,.0f} MiB are above {ROOM // 2**20}"
     kept = within_rounding(what, missed, case)
     if not kept.holds or size > ROOM:
         return kept
-    unpacked = logits_of(loading.dequantize_model(packed), ids)
+    # Of the model that came back: what FEW tokens do not reach is compared here.
+    unpacked = logits_of(loading.dequantize_model(again), ids)
     missed = _median_distance(unpacked, logits)
     # In a half type unpacking rounds every weight, and so moves logits as a rounding does.
     return within_rounding("distance of the dequantised model's logits", missed, case, times=2)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from llm_spec.laws.execution import feed_in_chunks, logits_of
+from llm_spec.laws.execution import logits_of
 from llm_spec.laws.finding import (
     Case,
     Finding,
@@ -26,7 +26,7 @@ from llm_spec.laws.finding import (
     within,
     within_exactness,
 )
-from llm_spec.laws.model.cache import BITS, GROUP, quantisable
+from llm_spec.laws.model.cache import BITS, GROUP, filled, quantisable
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.numerics import distances
 from llm_spec.observe import attention
@@ -34,14 +34,18 @@ from llm_spec.observe.attention import AttentionCall
 from llm_spec.observe.attention_maps import allowed_error
 from llm_spec.observe.hooks import output_replaced
 from llm_spec.observe.recorder import layers_of
-from llm_spec.observe.trace import attention_calls, trace
+from llm_spec.observe.trace import Trace, attention_calls, trace
+
+
+def _traced(case: Case) -> Trace:
+    return trace(case.model, case.token_ids, verify=False)
 
 
 @law
 def attention_is_reproduced(case: Case) -> Finding:
     """Every layer's maps, applied to its values, give its own attention output: no layer that
     attends is unseen."""
-    seen = trace(case.model, case.token_ids, verify=False)
+    seen = case.once(_traced)
     if seen.unseen:
         return same("layers whose attention cannot be seen", sorted(seen.unseen), [])
     if seen.note:
@@ -52,7 +56,7 @@ def attention_is_reproduced(case: Case) -> Finding:
 @law
 def a_decode_step_is_reproduced(case: Case) -> Finding:
     """So do the maps of the last token alone, with all that came before in a cache."""
-    _, cache = feed_in_chunks(case.model, case.token_ids, [len(case.token_ids) - 1])
+    cache = copy.deepcopy(case.once(filled, len(case.token_ids) - 1))
     calls = attention_calls(case.model, case.token_ids[-1:], cache)
     return _reproduced(calls) if any(calls) else not_applicable("no layer attends by softmax")
 
@@ -61,7 +65,7 @@ def a_decode_step_is_reproduced(case: Case) -> Finding:
 def quantised_attention_is_reproduced(case: Case) -> Finding:
     """So do the maps over keys and values that a quantised cache gives out."""
     half = len(case.token_ids) // 2
-    _, cache = feed_in_chunks(case.model, case.token_ids, [half])
+    cache = copy.deepcopy(case.once(filled, half))
     packed = [i for i, entry in enumerate(cache) if quantisable(entry)]
     if not packed:
         return not_applicable("none of its caches can be quantised")
@@ -75,8 +79,8 @@ def tracing_changes_nothing(case: Case) -> Finding:
     """Logits of a traced pass, and of the next one, are those of a plain one, to the bit; so are
     those of a step with a cache."""
     ids, before = case.token_ids, len(case.token_ids) - 1
-    _, cache = feed_in_chunks(case.model, ids, [before])
-    step = logits_of(case.model, ids[before:], copy.deepcopy(cache))
+    cache, other = (copy.deepcopy(case.once(filled, before)) for _ in range(2))
+    step = logits_of(case.model, ids[before:], other)
     plain = [case.logits, case.logits, step]
     watched = [
         trace(case.model, ids).logits,
@@ -93,12 +97,12 @@ def tracing_changes_nothing(case: Case) -> Finding:
 def states_are_the_layers_outputs(case: Case) -> Finding:
     """Handed on in place of a layer's output, its traced state makes the next layer give its own,
     and the last one the model's logits."""
-    states = trace(case.model, case.token_ids, verify=False).hidden_states
-    outputs, logits = _handing_on(case, states)
+    states, calls = case.once(_traced).hidden_states, _calls(case)
+    outputs, logits = _handing_on(case, states, calls.copy())
     if len(outputs) < len(states):
         return not_applicable("it uses the parts of its layers without calling the layers")
     later = [np.roll(state, 1, axis=0) for state in states]
-    moved_outputs, moved_logits = _handing_on(case, later)
+    moved_outputs, moved_logits = _handing_on(case, later, calls)
     pairs = [*((outputs[i], state) for i, state in enumerate(states)), (logits, case.logits)]
     # The first layer is handed embeddings, which nobody moved.
     moved = [(moved_outputs[i], state) for i, state in enumerate(states) if i]
@@ -110,14 +114,14 @@ def states_are_the_layers_outputs(case: Case) -> Finding:
 
 
 def _handing_on(
-    case: Case, states: Sequence[np.ndarray]
+    case: Case, states: Sequence[np.ndarray], calls: Counter[int]
 ) -> tuple[dict[int, np.ndarray], np.ndarray]:
-    """Let every layer hand on its state, (tokens, width), in place of its output.
+    """Let every layer hand on its state, (tokens, width), in place of the output of the last of its
+    `calls`, which are counted down.
 
     Returns what each layer that was called had computed, in the form of its state, and the logits.
     """
     outputs: dict[int, np.ndarray] = {}
-    calls = _calls(case)
 
     def put(layer: int, output: Any) -> Any:
         if isinstance(output, (tuple, list)):
@@ -132,7 +136,8 @@ def _handing_on(
         handed = mx.array(state).reshape(first.shape)
         return mx.moveaxis(handed, 0, axis).astype(output.dtype)
 
-    return outputs, _replacing_outputs(case, put)
+    with _outputs_replaced(case, put):
+        return outputs, logits_of(case.model, case.token_ids)
 
 
 def _calls(case: Case) -> Counter[int]:
@@ -143,16 +148,18 @@ def _calls(case: Case) -> Counter[int]:
         calls[layer] += 1
         return output
 
-    _replacing_outputs(case, count)
+    with _outputs_replaced(case, count):
+        case.model(mx.array([case.token_ids]))  # declared, and not computed
     return calls
 
 
-def _replacing_outputs(case: Case, replace: Callable[[int, Any], Any]) -> np.ndarray:
-    """(tokens, vocabulary) logits of a pass in which every layer returns `replace(i, output)`."""
+@contextmanager
+def _outputs_replaced(case: Case, replace: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Every layer returns `replace(i, output)` while the context is open."""
     with ExitStack() as replaced:
         for i, layer in enumerate(layers_of(case.model)):
             replaced.enter_context(output_replaced(layer, partial(replace, i)))
-        return logits_of(case.model, case.token_ids)
+        yield
 
 
 def _reproduced(layers: list[list[AttentionCall]]) -> Finding:
