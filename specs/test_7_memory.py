@@ -8,7 +8,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache
 
 from fixtures.doubles.instruments import count_a_byte_a_weight
-from llm_spec.model import dry_run
+from llm_spec.model import dry_run, growth
 from llm_spec.model.accounting import total_bytes
 from llm_spec.model.declare import declare, published
 from llm_spec.performance import materialise, memory
@@ -45,8 +45,10 @@ class CacheInOtherSteps(KVCache):
 
 
 def predict_other_steps(monkeypatch):
-    caches = [CacheInOtherSteps() for _ in range(1000)]
-    monkeypatch.setattr(dry_run, "make_prompt_cache", lambda model: caches[: len(model.layers)])
+    def caches(model):
+        return [CacheInOtherSteps() for _ in model.layers]
+
+    monkeypatch.setattr(growth, "make_prompt_cache", caches)
 
 
 @pytest.mark.claim(id="7.11", falsifier=predict_other_steps)
@@ -97,7 +99,7 @@ def test_weights_and_cache_are_what_stays_allocated(trained, exhibit):
 
 
 def forget_intermediate_results(monkeypatch):
-    monkeypatch.setattr(memory, "working_set", lambda model, fused: lambda step: 0)
+    monkeypatch.setattr(memory, "working_set", lambda model, calls, fused: lambda step: 0)
 
 
 BY_THE_GRAPH = (

@@ -37,12 +37,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--bandwidth", help="memory bandwidth to plan for, e.g. 150GB/s")
     parser.add_argument("--chip", help='take the published bandwidth of a chip, e.g. "M3 Pro"')
-    parser.add_argument("--model", action="append", type=Path, default=[], help="a model directory")
+    parser.add_argument(
+        "--model",
+        action="append",
+        type=Path,
+        default=[],
+        help="a model directory to plan for, instead of the published models; may be repeated",
+    )
     parser.add_argument("--bits", default="16,8,4", help="widths to plan for (default 16,8,4)")
     parser.add_argument(
         "--context",
         default=",".join(map(str, CONTEXTS)),
-        help="contexts to plan for, in tokens (default %(default)s)",
+        help="contexts to plan for, in tokens (default %(default)s); the longest that fits is "
+        "reckoned from there",
     )
 
 
@@ -59,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         widths = parse_numbers(args.bits, "--bits", WIDTHS)
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
         machine = _machine(args)
-        found = _variants(args.model, widths, machine.fused)
+        found = _variants(args.model, widths, machine.fused, max(contexts))
     except (BadAmount, UnknownChip, BadConfig, BadModel) as error:
         print(error, file=sys.stderr)
         return 2
@@ -110,20 +117,22 @@ def _bandwidth_here() -> tuple[float, str]:
     return chip.bandwidth, source + f", {show_bytes(chip.bandwidth)}/s published for {chip.name}"
 
 
-def _variants(directories: list[Path], widths: list[int], fused: bool) -> "list[Variant]":
+def _variants(
+    directories: list[Path], widths: list[int], fused: bool, longest: int
+) -> "list[Variant]":
     from llm_spec.model.declare import published
     from llm_spec.performance.capacity import variants
 
     packed = [None if width == 16 else width for width in widths]
     found = []
     for directory in directories:
-        found += _given(directory, packed, fused)
-    for model in published().values():
-        found += variants(model.name, model.config, packed, fused)
+        found += _given(directory, packed, fused, longest)
+    for model in [] if directories else published().values():
+        found += variants(model.name, model.config, packed, fused, longest)
     return found
 
 
-def _given(directory: Path, widths: list[int | None], fused: bool) -> "list[Variant]":
+def _given(directory: Path, widths: list[int | None], fused: bool, longest: int) -> "list[Variant]":
     """A model directory as stored, if it holds weights, and at each width. Raises `BadModel`."""
     from llm_spec.directory import BadModel, inspect_config, inspect_directory
     from llm_spec.performance.capacity import stored, variants
@@ -135,10 +144,10 @@ def _given(directory: Path, widths: list[int | None], fused: bool) -> "list[Vari
             with tempfile.TemporaryDirectory() as views:
                 (view := Path(views, name)).mkdir()
                 inspect_directory(directory, view, free=sys.maxsize, tokenizer=False)
-                as_stored = stored(view, fused)
+                as_stored = stored(view, fused, longest)
     except BadModel as error:
         raise BadModel(f"{directory}: {error}") from error
-    return [*as_stored, *variants(name, config, widths, fused)]
+    return [*as_stored, *variants(name, config, widths, fused, longest)]
 
 
 def _table(machine: "Machine", found: "list[Variant]", contexts: list[int]) -> "Table":
@@ -171,7 +180,7 @@ def _table(machine: "Machine", found: "list[Variant]", contexts: list[int]) -> "
 
 
 def _cell(machine: "Machine", variant: "Variant", context: int) -> str:
-    if context > variant.course.longest:
+    if context > variant.course.limit:
         return "–"
     if not variant.fits(machine, context):
         return "–"

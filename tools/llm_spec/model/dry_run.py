@@ -5,15 +5,15 @@ evaluated, a model of any size "runs" in milliseconds. What the caches then hold
 were asked for, is what mlx-lm's own classes decided, not a formula about them.
 """
 
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 from mlx_lm.models.cache import make_prompt_cache
 
+from llm_spec.model.growth import grown, held
 from llm_spec.observe.hooks import watched
 
 # mlx_lm.generate feeds a prompt in pieces of this many tokens, and its last token by itself.
@@ -83,37 +83,22 @@ def dry_run(
 ) -> DryRun:
     """Feed `prompt` tokens and then `generated` more, as mlx_lm.generate does.
 
-    All but the last token of the prompt go in pieces of `prefill_step`, the rest one by one.
+    All but the last token of the prompt go in pieces of `prefill_step`, the rest one by one. The
+    model is run over the last token only; its caches are fed what comes before it (`growth`).
     Raises ValueError for an empty prompt.
     """
     if prompt < 1:
         raise ValueError(f"A run needs a token to start from, but the prompt has {prompt}.")
-    caches = make_prompt_cache(model)
     pieces = [prefill_step] * ((prompt - 1) // prefill_step) + [(prompt - 1) % prefill_step]
-    fed = [piece for piece in pieces if piece] + [1] * (generated + 1)
-    steps: list[Step] = []
-    calls = Calls()
-    for index, tokens in enumerate(fed, start=1):
-        with watched(model, caches, calls) if index == len(fed) else nullcontext():
-            model(mx.zeros((1, tokens), mx.int32), cache=caches)
-        seen = steps[-1].seen + tokens if steps else tokens
-        allocated = sum(cache.nbytes for cache in caches)
-        steps.append(Step(tokens, seen, allocated, sum(_used(cache) for cache in caches)))
+    fed = [piece for piece in pieces if piece] + [1] * generated
+    caches, sizes = grown(model, fed) if fed else (make_prompt_cache(model), [])
+    before, calls = held(caches), Calls()
+    with watched(model, caches, calls):
+        model(mx.zeros((1, 1), mx.int32), cache=caches)
+    # What the last token adds: not every cache was given all that comes before it.
+    so_far, after = sizes[-1] if sizes else (0, 0), held(caches)
+    sizes.append((so_far[0] + after[0] - before[0], so_far[1] + after[1] - before[1]))
+    fed.append(1)
+    seen = accumulate(fed)
+    steps = [Step(n, all_, *size) for n, all_, size in zip(fed, seen, sizes, strict=True)]
     return DryRun(steps, calls)
-
-
-def _used(cache: Any) -> int:
-    if nested := getattr(cache, "caches", None):
-        return sum(_used(each) for each in nested)
-    if hasattr(cache, "keys_and_values") and not cache.empty():
-        arrays = cache.keys_and_values()
-        return sum(array.nbytes for array in _flat(arrays))
-    return cache.nbytes
-
-
-def _flat(arrays: Any) -> Iterator[mx.array]:
-    if isinstance(arrays, mx.array):
-        yield arrays
-    else:
-        for each in arrays:
-            yield from _flat(each)

@@ -18,7 +18,7 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
 from llm_spec.model.accounting import total_bytes
-from llm_spec.model.dry_run import PREFILL_STEP, Step, dry_run
+from llm_spec.model.dry_run import PREFILL_STEP, Call, Step, dry_run
 
 # Results of one layer that are alive at once, in rows as wide as the layer's widest result and as
 # the hidden state. Counted in a Llama layer (gate, up, activation, product; the residual, its norm,
@@ -88,19 +88,19 @@ def predict(
     """
     run = dry_run(model, prompt, generated, prefill_step)
     weights = total_bytes(model)
-    working = working_set(model, fused=mx.default_device().type == mx.gpu)
+    working = working_set(model, dry_run(model, 1).calls, fused=mx.default_device().type == mx.gpu)
     peak = max(step.allocated + working(step) for step in run.steps)
     return Prediction(weights=weights, cache=run.allocated, peak=weights + peak)
 
 
-def working_set(model: nn.Module, fused: bool) -> Callable[[Step], int]:
-    """Estimate the bytes of intermediate results that a step of `model` needs.
+def working_set(model: nn.Module, calls: list[Call], fused: bool) -> Callable[[Step], int]:
+    """Estimate the bytes of intermediate results that a step of `model` needs, from the `calls` of
+    a pass over one token.
 
     Unless attention is `fused`, and on the CPU it is not, it also holds a score per head, query and
     key. Returns a function from a step to bytes.
     """
     inside = {id(m) for layer in getattr(model, "layers", []) for m in layer.modules()}
-    calls = dry_run(model, 1).calls
     rows = [call.output.nbytes for call in calls if id(call.module) in inside]
     embedding = calls[0].output
     alive = WIDEST_ALIVE * max(rows, default=0) + HIDDEN_ALIVE * embedding.nbytes

@@ -5,6 +5,7 @@ keys and values of all tokens before it. Bandwidth divided by those bytes is a c
 software lifts (for one conversation at a time; several at once share the reading of the weights).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -44,8 +45,21 @@ def decode_read(model: nn.Module, context: int) -> DecodeRead:
     for one token; of everything else, all of it.
     """
     run = dry_run(model, context)
-    weights = sum(group.bytes * share for group, share in _taking_part(model, run.calls))
-    return DecodeRead(context, round(weights), run.used)
+    return DecodeRead(context, weights_read(groups(model), shares(model, run.calls)), run.used)
+
+
+def weights_read(weights: list[WeightGroup], read: Mapping[str, float]) -> int:
+    """Bytes of `weights` of which the modules in `read` read a share, and all others all."""
+    return round(sum(group.bytes * _share_of(group, read) for group in weights))
+
+
+def shares(model: nn.Module, calls: list[Call]) -> dict[str, float]:
+    """The share of its weights that each module called in a step reads, by the module's path."""
+    found: dict[int, float] = {}
+    for call in calls:
+        key = id(call.module)
+        found[key] = min(1.0, found.get(key, 0.0) + _share(call))
+    return {path: found[id(m)] for path, m in model.named_modules() if id(m) in found}
 
 
 def prefill_flops(model: nn.Module, tokens: int) -> int:
@@ -54,26 +68,17 @@ def prefill_flops(model: nn.Module, tokens: int) -> int:
     Only the layers count: the head is asked for the last token alone. Attention's own products are
     left out, because they need no weights and grow with the context.
     """
-    inside = layer_of(model)
+    inside, read = layer_of(model), shares(model, dry_run(model, 1).calls)
     used = sum(
-        group.parameters * share
-        for group, share in _taking_part(model, dry_run(model, 1).calls)
+        group.parameters * _share_of(group, read)
+        for group in groups(model)
         if group.name in inside and len(group.logical_shape) > 1
     )
     return round(2 * used * tokens)
 
 
-def _taking_part(model: nn.Module, calls: list[Call]) -> list[tuple[WeightGroup, float]]:
-    """Every weight group with the share of it that the recorded step reads."""
-    shares: dict[int, float] = {}
-    for call in calls:
-        key = id(call.module)
-        shares[key] = min(1.0, shares.get(key, 0.0) + _share(call))
-    modules = dict(model.named_modules())
-    return [
-        (group, shares.get(id(modules.get(group.name.rpartition(".")[0])), 1.0))
-        for group in groups(model)
-    ]
+def _share_of(group: WeightGroup, read: Mapping[str, float]) -> float:
+    return read.get(group.name.rpartition(".")[0], 1.0)
 
 
 def _share(call: Call) -> float:
