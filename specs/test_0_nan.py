@@ -17,6 +17,7 @@ OF_TOKENS = (
     "answers_keep_their_order",
     "layers_and_caches_are_counted",
     "generation_quantises_its_cache",
+    "generation_quantises_by_default",
 )
 """What is chosen, counted or handed on: they look at no logit but to take the largest."""
 IN_ONE_PASS = ("configuration", "experts", "rotary", "storage")

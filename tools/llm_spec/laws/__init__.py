@@ -72,6 +72,7 @@ LAWS: tuple[Law, ...] = (
     serving.rows_can_be_taken_away,
     serving.answers_keep_their_order,
     serving.generation_quantises_its_cache,
+    serving.generation_quantises_by_default,
     storage.reloaded_is_the_same,
     storage.quantised_is_the_same_rounded,
     storage.weights_are_finite,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import mlx.core as mx
@@ -29,8 +30,10 @@ from llm_spec.laws.model.batch import (
 )
 from llm_spec.laws.model.generation import Spelling
 from llm_spec.numerics import distances
+from llm_spec.text.untrusted import one_line
 
-GROUP, BITS = 32, 8
+GROUP, DEFAULT_GROUP, BITS = 32, 64, 8
+NOT_QUANTISED = "not all of its caches can be quantised"
 
 
 @law
@@ -134,26 +137,73 @@ def answers_keep_their_order(case: Case) -> Finding:
 def generation_quantises_its_cache(case: Case) -> Finding:
     """Asked to, generation quantises every cache of keys and values, whatever the layers between,
     to the bits and groups asked for."""
+    plain, widths = _caches_to_quantise(case)
+    if not plain or any(width % GROUP for width in widths):
+        return not_applicable(NOT_QUANTISED)
+    return _quantised_as_asked(case, plain, kv_group_size=GROUP)
+
+
+@law
+def generation_quantises_by_default(case: Case) -> Finding:
+    """Asked for 8 bits and no more, generation quantises its cache in mlx-lm's own groups of 64.
+
+    Where a head's width is no multiple of 64, that raises and says nothing of the model: the
+    finding tells so, and which group works.
+    """
+    plain, widths = _caches_to_quantise(case)
+    if not plain:
+        return not_applicable(NOT_QUANTISED)
+    if not (odd := sorted(width for width in widths if width % DEFAULT_GROUP)):
+        return _quantised_as_asked(case, plain)
+    try:
+        _quantised_as_asked(case, plain)
+    except ValueError as error:
+        raised = f"raises for a head width of {odd[0]} ({one_line(str(error))[:60]}…)"
+    else:
+        return same("a group of 64 on a head width of", odd[0], "a multiple of 64, or refused")
+    fits, works = not any(width % GROUP for width in widths), f"kv_group_size={GROUP} works"
+    if not fits or not _works(case, plain, GROUP):
+        works = f"kv_group_size={GROUP} {'does not work' if fits else 'does not fit'} either"
+    return not_applicable(f"kv_bits at mlx-lm's default group of 64 {raised}; {works}")
+
+
+def _caches_to_quantise(case: Case) -> tuple[list[int], set[int]]:
+    """The places of the caches of keys and values, and the widths of their heads; none where
+    mlx-lm cannot quantise some cache of the model."""
     cache: list[Any] = caching.make_prompt_cache(case.model)
     entries = [part for entry in cache for part in getattr(entry, "caches", (entry,))]
     if any(hasattr(part, "to_quantized") and type(part) is not KVCache for part in entries):
-        return not_applicable("some of its caches cannot be quantised")
+        return [], set()
     _, fed = feed_in_chunks(case.model, case.token_ids[:2], [2])
     # A layer without attention keeps an empty cache.
     plain = [i for i, entry in enumerate(fed) if type(entry) is KVCache and not entry.empty()]
-    if not plain or any(
-        part.shape[-1] % GROUP for i in plain for part in (fed[i].keys, fed[i].values)
-    ):
-        return not_applicable("none of its caches can be quantised")
-    options = {"kv_bits": BITS, "kv_group_size": GROUP, "quantized_kv_start": 0}
+    return plain, {part.shape[-1] for i in plain for part in (fed[i].keys, fed[i].values)}
+
+
+def _quantised_as_asked(case: Case, plain: Iterable[int], **asked: int) -> Finding:
+    cache: list[Any] = caching.make_prompt_cache(case.model)
     steps = generating.generate_step(
-        mx.array(case.token_ids[:13]), case.model, max_tokens=2, prompt_cache=cache, **options
+        mx.array(case.token_ids[:13]),
+        case.model,
+        max_tokens=2,
+        prompt_cache=cache,
+        kv_bits=BITS,
+        quantized_kv_start=0,
+        **asked,
     )
     list(steps)
+    wanted = (BITS, asked.get("kv_group_size", DEFAULT_GROUP))
     wrong = [
         i
         for i in plain
         if not isinstance(cache[i], QuantizedKVCache)
-        or (cache[i].bits, cache[i].group_size) != (BITS, GROUP)
+        or (cache[i].bits, cache[i].group_size) != wanted
     ]
     return same("caches that were not quantised as asked", wrong, [])
+
+
+def _works(case: Case, plain: Iterable[int], group: int) -> bool:
+    try:
+        return bool(_quantised_as_asked(case, plain, kv_group_size=group).holds)
+    except Exception:
+        return False
