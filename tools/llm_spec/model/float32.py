@@ -7,8 +7,9 @@ import copy
 import mlx.core as mx
 import mlx.nn as nn
 import psutil
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm import utils as loading
+from mlx_lm.models.mla import MultiLinear, QuantizedMultiLinear
 
 from llm_spec.model.accounting import total_parameters
 
@@ -42,10 +43,25 @@ def float32_copy(model: nn.Module) -> nn.Module:
     arrays = [array for _, array in tree_flatten(model.parameters())]
     copied = copy.deepcopy(model, {id(array): array for array in arrays})
     copied.update(tree_map(_widened, copied.parameters()))
-    copied = loading.dequantize_model(copied)
+    copied = _with_heads_unpacked(loading.dequantize_model(copied))
     copied.update(tree_map(_widened, copied.parameters()))  # microscaling modes give bfloat16
     mx.eval(copied.parameters())
     return copied
+
+
+def _with_heads_unpacked(model: nn.Module) -> nn.Module:
+    """`model` with one matrix per head of latent attention unpacked: mlx-lm leaves those packed."""
+    unpacked = []
+    for path, module in model.named_modules():
+        if isinstance(module, QuantizedMultiLinear):
+            how = (module.group_size, module.bits, module.mode)
+            weight = mx.dequantize(module.weight, module.scales, module.biases, *how)
+            heads, outputs, inputs = weight.shape
+            linear = MultiLinear(inputs, outputs, heads)
+            linear.weight = weight
+            unpacked.append((path, linear))
+    model.update_modules(tree_unflatten(unpacked))
+    return model
 
 
 def _widened(array: mx.array) -> mx.array:

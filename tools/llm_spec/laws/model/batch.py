@@ -23,8 +23,15 @@ from llm_spec.laws.execution import (
     log_softmax,
     logits_of,
 )
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within_rounding
-from llm_spec.laws.model.cache import BEFORE, long_logits, long_text
+from llm_spec.laws.finding import (
+    Case,
+    Finding,
+    law_of_code,
+    not_applicable,
+    same,
+    within_rounding,
+)
+from llm_spec.laws.model.cache import BEFORE, long_case, long_logits, long_text
 from llm_spec.numerics import distances
 
 ROWS, STEPS = (21, 11, 16), 6
@@ -58,7 +65,7 @@ def greedy_distance(
     return distance_from_greedy(tokens, logprobs, expected)
 
 
-@law
+@law_of_code
 def batch_rows_are_alone(case: Case) -> Finding:
     """Prompts of unequal lengths, prefilled and decoded together, give what each gives alone."""
     if not can_batch(case):
@@ -69,7 +76,7 @@ def batch_rows_are_alone(case: Case) -> Finding:
     return within_rounding("distance of a row in a batch from the row alone", worst, case)
 
 
-@law
+@law_of_code
 def a_long_batch_is_alone(case: Case) -> Finding:
     """Rows of a batch that is read in chunks, and crosses the step by which caches grow while it is
     written, give what each gives alone: the long one, and one whose first chunks are padding.
@@ -96,7 +103,9 @@ def a_long_batch_is_alone(case: Case) -> Finding:
             rows, (long[:steps], short[-steps - 1 : -1]), strict=True
         )
     )
-    return within_rounding("distance of a row in a batch from the row alone", worst, case)
+    return within_rounding(
+        "distance of a row in a batch from the row alone", worst, case.once(long_case)
+    )
 
 
 class Dictated:
@@ -109,7 +118,7 @@ class Dictated:
         return mx.full(logprobs.shape[:-1], next(self._tokens, 0), mx.uint32)
 
 
-@law
+@law_of_code
 def rows_keep_their_samplers(case: Case) -> Finding:
     """Each row of a batch is drawn by its own sampler, also when others have left."""
     if not can_batch(case):
@@ -131,7 +140,7 @@ def _of_rank(rank: int, logprobs: mx.array) -> mx.array:
     return mx.argsort(-logprobs, axis=-1)[..., rank]
 
 
-@law
+@law_of_code
 def batches_change_while_they_run(case: Case) -> Finding:
     """Rows that join and leave a running batch give what each gives alone, and the cache that each
     hands back continues it."""
@@ -156,7 +165,7 @@ def batches_change_while_they_run(case: Case) -> Finding:
     return within_rounding("distance of a row in a batch from the row alone", worst, case)
 
 
-@law
+@law_of_code
 def histories_merge(case: Case) -> Finding:
     """Two caches with histories of unequal lengths, merged, decode as each alone."""
     if not can_batch(case):

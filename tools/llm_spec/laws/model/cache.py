@@ -11,7 +11,16 @@ from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
 from llm_spec.laws.execution import feed_in_chunks, fill, logits_of, reloaded
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within, within_rounding
+from llm_spec.laws.finding import (
+    Case,
+    Finding,
+    law,
+    law_of_code,
+    not_applicable,
+    same,
+    within,
+    within_rounding,
+)
 from llm_spec.numerics import distances
 
 CACHE_STEP = 256  # caches grow by as many tokens; scans go in chunks of as many
@@ -54,19 +63,26 @@ def distances_by_cut(case: Case) -> dict[str, float]:
     }
 
 
-@law
+@law_of_code
 def a_long_prompt_is_cached(case: Case) -> Finding:
     """Crossing the step by which caches grow, token by token and by a chunk, changes nothing."""
     ids, rest = long_text(case), LONG - BEFORE
     cache = fill(case.model, ids, [BEFORE])
     logits, _ = feed_in_chunks(case.model, ids[BEFORE:], [*[1] * 6, rest - 6], cache)
     missed = distances.distance(logits, case.once(long_logits)[1:])
-    return within_rounding("distance of cached logits from uncached ones", missed, case)
+    what = "distance of cached logits from uncached ones"
+    return within_rounding(what, missed, case.once(long_case))
 
 
 def long_text(case: Case) -> list[int]:
     """`LONG` tokens: those of the case again and again."""
     return (case.token_ids * (LONG // len(case.token_ids) + 1))[:LONG]
+
+
+def long_case(case: Case) -> Case:
+    """The same model on the long text: rounding may move a long text where it moves no short one.
+    Ask `case.once`."""
+    return Case(case.model, long_text(case), case.config)
 
 
 def long_logits(case: Case) -> np.ndarray:
@@ -80,7 +96,7 @@ def filled(case: Case, tokens: int) -> list[Any]:
     return fill(case.model, case.token_ids, [tokens])
 
 
-@law
+@law_of_code
 def trimmed_is_never_fed(case: Case) -> Finding:
     """A cache from which the last tokens were trimmed continues as if they had never come."""
     ids = case.token_ids
@@ -110,7 +126,7 @@ def saved_cache_continues(case: Case) -> Finding:
     return within_rounding("distance of logits after reloading from uncached ones", missed, case)
 
 
-@law
+@law_of_code
 def copied_cache_stands_alone(case: Case) -> Finding:
     """What is fed to a cache does not reach a copy made before, whoever is fed first."""
     ids, half = case.token_ids, len(case.token_ids) // 2
@@ -123,7 +139,7 @@ def copied_cache_stands_alone(case: Case) -> Finding:
     return within_rounding("distance of logits from a copy from uncached ones", missed, case)
 
 
-@law
+@law_of_code
 def an_unfilled_bound_changes_nothing(case: Case) -> Finding:
     """A cache bounded to more tokens than come gives what an unbounded one gives."""
     bounded = caching.make_prompt_cache(case.model, max_kv_size=2 * len(case.token_ids))
@@ -136,7 +152,7 @@ def an_unfilled_bound_changes_nothing(case: Case) -> Finding:
     return within_rounding("distance of logits with a bounded cache", missed, case)
 
 
-@law
+@law_of_code
 def quantised_cache_rounds_and_no_more(case: Case) -> Finding:
     """A quantised cache holds keys and values within a step of its grid, and what it holds gives
     the logits.

@@ -60,7 +60,7 @@ def the_configuration_declares_the_weights(case: Case) -> Finding:
     """The model that the configuration makes has just the arrays of this one, in their shapes."""
     if not case.config:
         return not_applicable("no configuration to make a model of")
-    if any("scales" in module for _, module in case.model.named_modules()):
+    if case.is_packed:
         return not_applicable("its weights are quantised")
     arrays = dict(tree_flatten(case.model.parameters()))
     held = {name: array.shape for name, array in arrays.items()}

@@ -17,6 +17,7 @@ from llm_spec.laws.finding import (
     Case,
     Finding,
     law,
+    law_of_code,
     law_of_numbers,
     law_of_storage,
     not_applicable,
@@ -65,7 +66,7 @@ def determinism(case: Case) -> Finding:
     return within("distance of a repeated pass", distances.distance(again, case.logits), 0)
 
 
-@law
+@law_of_code
 def causality(case: Case) -> Finding:
     """Changing later tokens leaves earlier logits as they are, and does change the later ones."""
     logits, ids = case.logits, case.token_ids
@@ -93,7 +94,7 @@ def rows_are_independent(case: Case) -> Finding:
     return within_rounding("distance of a row in a batch from the row alone", worst, case)
 
 
-@law
+@law_of_code
 def embeddings_are_token_ids(case: Case) -> Finding:
     """Feeding the embeddings of the tokens gives what feeding the tokens gives, and feeding those
     of other tokens gives something else."""
@@ -118,7 +119,7 @@ def embeddings_are_token_ids(case: Case) -> Finding:
 @law_of_storage
 def half_precision_is_kept(case: Case) -> Finding:
     """A model in bfloat16 computes its logits in bfloat16: nothing promotes the stream."""
-    if any("scales" in module for _, module in case.model.named_modules()):
+    if case.is_packed:
         return not_applicable("its weights are quantised")
     parameters = case.model.parameters()
 

@@ -18,7 +18,16 @@ from llm_spec.laws.execution import (
     logits_of,
     renormalised,
 )
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, vacuous, within_rounding
+from llm_spec.laws.finding import (
+    Case,
+    Finding,
+    law,
+    law_of_code,
+    not_applicable,
+    same,
+    vacuous,
+    within_rounding,
+)
 from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
 from llm_spec.laws.model.forward import LEAST_SPREAD, least_needed, looked_up, scales_of
 from llm_spec.numerics import distances
@@ -46,7 +55,7 @@ def generation_follows_the_logits(case: Case) -> Finding:
     return within_rounding("distance of generated log-probabilities", missed, case)
 
 
-@law
+@law_of_code
 def embeddings_can_prompt(case: Case) -> Finding:
     """Prompted by embeddings alone, in chunks, greedy generation goes as from the tokens."""
     if not generating.does_model_support_input_embeddings(case.model):
@@ -80,7 +89,7 @@ def _log_probabilities(steps: Any) -> np.ndarray:
     return renormalised(np.stack([np.array(step[1].astype(mx.float32)) for step in steps]))
 
 
-@law
+@law_of_code
 def a_prompt_cache_goes_on(case: Case) -> Finding:
     """After a generation its prompt cache holds the prompt and all that was made: a further prompt
     continues both."""
@@ -99,7 +108,7 @@ def a_prompt_cache_goes_on(case: Case) -> Finding:
     return within_rounding("distance from one pass over all that was said", missed, case)
 
 
-@law
+@law_of_code
 def text_ends_at_its_end(case: Case) -> Finding:
     """Generation of text stops at the first end-of-sequence token, without its text, or at the
     length asked for; and says which."""
@@ -117,7 +126,7 @@ def text_ends_at_its_end(case: Case) -> Finding:
     return same("texts, and why they end", seen, wanted)
 
 
-@law
+@law_of_code
 def speculation_is_greedy(case: Case) -> Finding:
     """With a draft model, greedy decoding gives the tokens it gives without, to the last one.
 
@@ -168,7 +177,7 @@ class SpoiltDraft:
         return getattr(self._model, name)
 
 
-@law
+@law_of_code
 def processors_see_everything(case: Case) -> Finding:
     """At every step a logits processor is given the whole prompt and all that was generated."""
     prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
@@ -233,7 +242,7 @@ class Witness:
         return logits
 
 
-@law
+@law_of_code
 def a_batch_stops_at_its_stop_tokens(case: Case) -> Finding:
     """A row ends with the first stop sequence that it generates, and not before."""
     if not can_batch(case):

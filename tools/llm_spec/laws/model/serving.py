@@ -19,7 +19,15 @@ from llm_spec.laws.execution import (
     generating,
     renormalised,
 )
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same, within_rounding
+from llm_spec.laws.finding import (
+    Case,
+    Finding,
+    law,
+    law_of_code,
+    not_applicable,
+    same,
+    within_rounding,
+)
 from llm_spec.laws.model.batch import (
     NO_BATCHES,
     ROWS,
@@ -36,7 +44,7 @@ GROUP, DEFAULT_GROUP, BITS = 32, 64, 8
 NOT_QUANTISED = "not all of its caches can be quantised"
 
 
-@law
+@law_of_code
 def histories_are_taken_up(case: Case) -> Finding:
     """A batch of prompts with prompt caches of unequal lengths, one of them empty, goes on from
     each; and leaves the caches that it was given as they were."""
@@ -78,7 +86,7 @@ def _same(part: Any, other: Any) -> bool:
     return bool(part == other)
 
 
-@law
+@law_of_code
 def rows_can_be_taken_away(case: Case) -> Finding:
     """When a row is taken out of a running batch, the others go on as if alone, and its cache
     comes with the tokens that it holds."""
@@ -114,7 +122,7 @@ def rows_can_be_taken_away(case: Case) -> Finding:
     return same("tokens that were taken away", held, prompts[0] + tokens[away])
 
 
-@law
+@law_of_code
 def answers_keep_their_order(case: Case) -> Finding:
     """A batch of prompts is answered in the order of the prompts, each to its own length, and
     without the token that ends it."""

@@ -20,6 +20,7 @@ from llm_spec.laws.finding import (
     Case,
     Finding,
     law,
+    law_of_code,
     not_applicable,
     same,
     vacuous,
@@ -53,7 +54,7 @@ def attention_is_reproduced(case: Case) -> Finding:
     return _reproduced(attention_calls(case.model, case.token_ids))
 
 
-@law
+@law_of_code
 def a_decode_step_is_reproduced(case: Case) -> Finding:
     """So do the maps of the last token alone, with all that came before in a cache."""
     cache = copy.deepcopy(case.once(filled, len(case.token_ids) - 1))
@@ -61,7 +62,7 @@ def a_decode_step_is_reproduced(case: Case) -> Finding:
     return _reproduced(calls) if any(calls) else not_applicable("no layer attends by softmax")
 
 
-@law
+@law_of_code
 def quantised_attention_is_reproduced(case: Case) -> Finding:
     """So do the maps over keys and values that a quantised cache gives out."""
     half = len(case.token_ids) // 2
@@ -74,7 +75,7 @@ def quantised_attention_is_reproduced(case: Case) -> Finding:
     return _reproduced(attention_calls(case.model, case.token_ids[half:], cache))
 
 
-@law
+@law_of_code
 def tracing_changes_nothing(case: Case) -> Finding:
     """Logits of a traced pass, and of the next one, are those of a plain one, to the bit; so are
     those of a step with a cache."""
@@ -93,7 +94,7 @@ def tracing_changes_nothing(case: Case) -> Finding:
     return within("distance of traced logits from plain ones", missed, 0)
 
 
-@law
+@law_of_code
 def states_are_the_layers_outputs(case: Case) -> Finding:
     """Handed on in place of a layer's output, its traced state makes the next layer give its own,
     and the last one the model's logits."""
