@@ -277,11 +277,10 @@ def _on_both(check: Callable[..., Finding], case: Case) -> Finding:
 def _judged(check: Callable[..., Finding], case: Case) -> Finding:
     """What the law finds of a model that computes numbers."""
 
-    @functools.wraps(check)
     def of_numbers(case: Case) -> Finding:
         return check(case) if case.is_finite else not_applicable(NOT_FINITE)
 
-    return _tried(of_numbers, (case,))
+    return _tried(functools.wraps(check)(of_numbers), (case,))
 
 
 def _tried(check: Callable[..., Finding], given: tuple[Any, ...]) -> Finding:
