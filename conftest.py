@@ -30,6 +30,9 @@ pytest_plugins = [
 ]
 
 
+FEW = 6  # models that the header names
+
+
 def pytest_configure(config):
     # pytest-xdist's workers share the threads that are told of here.
     workers = config.getoption("numprocesses", None)
@@ -37,14 +40,12 @@ def pytest_configure(config):
 
 
 def pytest_report_header(config):
-    given = config.stash[NAMED_MODELS] or roles.names("trained", remote=False)
+    given = list(config.stash[NAMED_MODELS]) or roles.names("trained", remote=False)
+    told = ", ".join(given[:FEW]) + (f" and {len(given) - FEW} others" if len(given) > FEW else "")
     held_to = "".join(f"; reference: {name}" for name in config.stash[REFERENCE])
     from llm_spec.numerics import device  # here: MLX takes seconds, and a wrong option none
 
-    return (
-        f"model: {', '.join(given)}{held_to}; device: {device.kind_and_name()}; "
-        f"BLAS: {config.stash[BLAS]}"
-    )
+    return f"model: {told}{held_to}; device: {device.kind_and_name()}; BLAS: {config.stash[BLAS]}"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from fixtures.doubles.refusals import complaint, is_one_sentence
-from fixtures.doubles.suite_run import plant, small_suite, start_pytest
+from fixtures.doubles.suite_run import claims_in, plant, small_suite, start_pytest
 from fixtures.plugins import collection
 from fixtures.provision import catalogue
 
@@ -80,6 +80,8 @@ def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_p
         "unknown model": start_pytest("specs", "--model", "smolm2-135m"),
         "reference without weights": start_pytest("specs", "--reference", "qwen3"),
         "typo in the ledger": start_pytest("specs", root=suite_with_a_typo(tmp_path / "suite")),
+        "unknown claim": start_pytest("specs", "--claim", "2.7,2.77"),
+        "unknown architecture": start_pytest("specs", "--architectures", "lama"),
         "report in a missing directory": start_pytest("specs", "--report", tmp_path / "no/r.json"),
     }
     rows = []
@@ -127,6 +129,44 @@ def test_what_takes_minutes_runs_only_where_m_asks_for_it(exhibit):
     says = exhibit.measured("marks asked for", asked, should_be=ASKED)
 
     assert asked == ASKED, says
+
+
+THREE_CLAIMS = """
+import pytest
+
+@pytest.mark.claim(id="9.1")
+def test_first(): pass
+
+@pytest.mark.slow
+@pytest.mark.claim(id="9.2")
+def test_second(): pass
+
+@pytest.mark.claim(id="9.3")
+def test_third(): pass
+"""
+
+
+def forget_which_claims(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+def pytest_sessionstart(session):
+    from fixtures.plugins.stash import ASKED
+    session.config.stash[ASKED] = set()
+""")  # fmt: skip
+
+
+@pytest.mark.claim(id="0.95", falsifier=forget_which_claims)
+def test_claims_that_are_named_run_and_no_others(exhibit, tmp_path):
+    """Two of three are named; one of them is slow, and runs all the same."""
+    report = tmp_path / "results.json"
+    suite = small_suite(tmp_path / "suite", THREE_CLAIMS, ["9.1", "9.2", "9.3"])
+    start_pytest("specs", "--claim", "9.2,9.3", "--report", report, root=suite).communicate()
+    verdicts = {claim["id"]: claim["verdict"] for claim in claims_in(report)}
+    exhibit.table(list(map(list, verdicts.items())), columns=["claim", "verdict"], title="9.2,9.3")
+
+    wanted = {"9.1": "not run", "9.2": "verified", "9.3": "verified"}
+    says = exhibit.measured("verdicts", verdicts, should_be=wanted)
+
+    assert verdicts == wanted, says
 
 
 def load_mlx_at_once(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from fixtures.doubles.browser import visit
 from fixtures.doubles.report_sample import exhibit_of, many_models, miswrite, sample, written
 from fixtures.models import seeds
-from llm_spec.ledger import results, terminal
+from llm_spec.ledger import closing, results, terminal
 from llm_spec.ledger.claims import Claim
 from llm_spec.ledger.records import About, Fault, Noise
 from llm_spec.ledger.results import Report
@@ -142,7 +142,7 @@ def test_thousands_of_verdicts_stay_readable(exhibit):
     }
     true = {(c["id"], c["subject"], c["verdict"]) for c in whole["claims"]}
     longest = max(len(ROWS_OF_A_CLAIM.findall(entry)) for _, entry in CLAIMS.findall(html))
-    printed = terminal.render(terminal.summary(as_rows(whole), None), 1000, colour=False)
+    printed = terminal.render(terminal.ledger_of(as_rows(whole)), 1000, colour=False)
     lines = len(printed.splitlines()) / len({claim for claim, _, _ in true})
     unknown_faults = [c for c in whole["claims"] if c["reason"] and "0.3, but" in c["reason"]]
     silent = [c["subject"] for c in unknown_faults if not named_in(printed, c)]
@@ -159,6 +159,35 @@ def test_thousands_of_verdicts_stay_readable(exhibit):
     assert told == true, f"verdicts lost or made up = {len(told ^ true)}, but should be 0"
     assert silent == [], f"faults not told in the terminal = {silent}, but should be none"
     assert len(html.encode()) <= FILE_LIMIT, f"bytes = {len(html):,}, but should be fewer"
+
+
+def leave_refutations_out(monkeypatch):
+    monkeypatch.setattr(closing, "_refuted", lambda rows: [])
+
+
+SCREEN = 40  # lines of 80 columns
+
+
+@pytest.mark.claim(id="0.74", falsifier=leave_refutations_out)
+def test_the_end_of_a_run_fits_a_screen_and_tells_every_new_refutation(exhibit):
+    """Thousands of verdicts; on a screen, but for the faults that nobody knew."""
+    rows = as_rows(many_models())
+    new = [row for row in rows if row.verdict == "refuted" and not row.known]
+    rest = [row for row in rows if row not in new]
+    ends = {
+        name: terminal.render(closing.closing(some, {}, None, []), width, colour=False)
+        for name, some, width in (("no new fault", rest, 80), ("all", rows, 1000))
+    }
+    exhibit.text(ends["no new fault"], title="the end of a run without a new fault")
+    lines = len(ends["no new fault"].splitlines())
+    silent = [row.subject for row in new if row.subject not in ends["all"]]
+
+    exhibit.measured("lines", lines, should_be=f"at most {SCREEN}")
+    says = exhibit.measured("models whose fault is not told", silent, should_be=[])
+
+    assert new, "no fault to be told"
+    assert lines <= SCREEN, f"lines = {lines}, but should be at most {SCREEN}"
+    assert silent == [], says
 
 
 def as_rows(whole):

@@ -1,12 +1,11 @@
 """Experiment 0: a run in workers survives what native code does to a process."""
 
-import json
 from collections import Counter
 
 import pytest
 
 from fixtures.doubles import suite_run
-from fixtures.doubles.suite_run import plant, small_suite, start_pytest
+from fixtures.doubles.suite_run import claims_in, plant, small_suite, start_pytest
 
 CRASHING = """
 import os
@@ -42,11 +41,6 @@ def test_a_crash_is_the_verdict_of_the_architecture_that_crashed(exhibit, tmp_pa
     says = exhibit.measured("what the sweep found", found, should_be=wanted)
 
     assert found == wanted, says
-
-
-def claims_in(report):
-    """The claims that a report holds; none where it was not written."""
-    return json.loads(report.read_text())["claims"] if report.exists() else []
 
 
 CRASHES = 9  # pytest-xdist gives two workers up after eight

@@ -5,19 +5,17 @@ vocabulary may hold control sequences that a terminal would obey.
 """
 
 import io
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from llm_spec.ledger import claims as ledgers
 from llm_spec.ledger.claims import Claim
 from llm_spec.ledger.kinds import KINDS
-from llm_spec.ledger.results import VERDICTS, Row
+from llm_spec.ledger.results import Row
 from llm_spec.text.untrusted import visible
 
 STYLES = {"verified": "green", "refuted": "bold red", "inconclusive": "yellow", "not run": "dim"}
@@ -35,6 +33,11 @@ def render(renderable: RenderableType, width: int, colour: bool) -> str:
     return console.file.getvalue()
 
 
+def heading(claim: str, subject: str) -> RenderableType:
+    """What stands above the exhibits of one claim on one subject."""
+    return Text(f"── claim {claim} on {visible(subject)} ──", style="bold cyan")
+
+
 def exhibit(content: Mapping[str, Any]) -> RenderableType:
     """One exhibit as a rich renderable; kinds that need a page are named, not drawn."""
     kind = KINDS.get(content["kind"])
@@ -44,50 +47,33 @@ def exhibit(content: Mapping[str, Any]) -> RenderableType:
     return Group(title, kind.terminal(content))
 
 
-def summary(rows: Sequence[Row], kill_rate: Mapping[str, int] | None) -> RenderableType:
-    """The ledger: a line a claim and group of subjects that share a verdict, then what did not run
-    and why, then the counts."""
-    lines = [_line(group) for group in _groups(row for row in rows if row.verdict != "not run")]
-    left_out: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.verdict == "not run":
-            left_out.setdefault(row.reason or "not reached", []).append(row)
-    for reason, group in left_out.items():
-        text = f"not run  {len(group)} on {_named(group)}: {visible(reason)}"
-        lines.append(Padding(Text(text, style="dim"), (0, 0, 0, 7)))
-    counts = Counter(row.verdict for row in rows)
-    corrected = {row.claim.id for row in rows if row.claim.corrects and row.verdict == "verified"}
-    named = {verdict: f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict]}
-    if known := sum(row.known for row in rows):
-        named["refuted"] += f" ({'all' if known == counts['refuted'] else known} by known faults)"
-    closing = ", ".join(named.values())
-    lines.append(Text(f"{closing}; statements of the plan corrected: {len(corrected)}."))
-    if kill_rate is not None:
-        share = f"{kill_rate['red']} of {kill_rate['planted']}"
-        lines.append(Text(f"Planted faults that turned their claim red: {share}."))
-    return Group(*lines)
+def ledger_of(rows: Iterable[Row]) -> RenderableType:
+    """The ledger of a run: one entry per claim and verdict, with the subjects that share it."""
+    ran = groups(row for row in rows if row.verdict != "not run")
+    return Group(*[entry(group) for group in ran])
 
 
-def _groups(rows: Iterable[Row]) -> list[list[Row]]:
+def groups(rows: Iterable[Row]) -> list[list[Row]]:
     """Rows of one claim with one verdict together, in the order given."""
-    groups: dict[tuple[str, str], list[Row]] = {}
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        groups.setdefault((row.claim.id, row.verdict), []).append(row)
-    return list(groups.values())
+        found.setdefault((row.claim.id, row.verdict), []).append(row)
+    return list(found.values())
 
 
-def _named(group: Sequence[Row], most: int | None = None) -> str:
+def named(group: Sequence[Row], most: int | None = None) -> str:
     """The subjects of these rows, or how many they are where a list would not be read."""
     names = list(dict.fromkeys(visible(row.subject) for row in group))
     return ", ".join(names) if len(names) <= (most or FEW) else f"{len(names)} subjects"
 
 
-def _line(group: Sequence[Row]) -> RenderableType:
+def entry(group: Sequence[Row]) -> RenderableType:
+    """One claim with one verdict: on which subjects, what was measured, and why it is red."""
     claim, verdict = group[0].claim, group[0].verdict
     line = Text(verdict, style=STYLES[verdict])
     line.append(f"  {claim.says}.", style="default not bold")
     unknown = [row for row in group if verdict == "refuted" and not row.known]
-    line.append(f" [{_named(group, most=len(unknown))}]", style="dim not bold")
+    line.append(f" [{named(group, most=len(unknown))}]", style="dim not bold")
     evidence = [row.reason if verdict == "inconclusive" else row.measured for row in group]
     known = list(dict.fromkeys(visible(text) for text in evidence if text))
     if known:
@@ -115,9 +101,9 @@ def _reasons(group: Sequence[Row]) -> list[str]:
     told = []
     for at, (reason, rows) in enumerate(by_reason.items()):
         if not rows[0].known:
-            told.append(f"{_named(rows, most=len(rows))}: {visible(reason)}")
+            told.append(f"{named(rows, most=len(rows))}: {visible(reason)}")
         elif at < FEW:
-            told.append(f"{_named(rows)}: {visible(reason)}")
+            told.append(f"{named(rows)}: {visible(reason)}")
     if left := len(by_reason) - len(told):
         told.append(f"… and {left} other known faults")
     return told
