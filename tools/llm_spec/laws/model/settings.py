@@ -8,56 +8,116 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import mlx.nn as nn
 import numpy as np
+from mlx import nn
+from mlx_lm import utils as loading
 
 from llm_spec.laws.execution import feed_in_chunks, logits_of
 from llm_spec.laws.finding import Case, Finding, law_of_storage, not_applicable, same
-from llm_spec.laws.model.round_trip import reloaded
+from llm_spec.laws.model.round_trip import reloaded, saved
 from llm_spec.model.config import text_config
 
 # Kinds of RoPE that turn a short text as plain RoPE does.
 PLAIN_AT_FIRST = (None, "default", "mrope", "dynamic")
 FEW = 8  # tokens, which most settings move already
 SHORT = 4  # tokens of a window that every prompt is longer than
-# What a port may have built in as it is stated: it is told where it is not read, and no fault.
-BUILT_IN: dict[str, Any] = {
-    **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps"), 0.5),
-    **dict.fromkeys(("attn_logit_softcapping", "final_logit_softcapping"), 0.01),
-    **dict.fromkeys(("embedding_multiplier", "residual_multiplier", "attention_multiplier"), 3.0),
-    **dict.fromkeys(("logits_scaling", "logit_scale", "scale_emb", "scale_depth"), 3.0),
-    **dict.fromkeys(("query_pre_attn_scalar", "routed_scaling_factor"), 7.0),
-    "partial_rotary_factor": 0.25,
-    "norm_topk_prob": None,  # the opposite
+FEW = 8  # tokens of a text that shows a setting of any length
+EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
+SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping", "logits_soft_cap")
+MULTIPLIERS = (
+    *("embedding_multiplier", "residual_multiplier", "attention_multiplier", "key_multiplier"),
+    *("lm_head_multiplier", "attention_in_multiplier", "attention_out_multiplier", "scale_depth"),
+    *("ssm_in_multiplier", "ssm_out_multiplier", "logits_scaling", "logit_scale", "scale_emb"),
+    *("query_pre_attn_scalar", "routed_scaling_factor", "attention_scale"),
+)
+CHOICES = (
+    *("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k"),
+    *("moe_k", "moe_router_topk"),
+)
+SHARES = ("partial_rotary_factor", "rotary_pct")
+SWITCHES = ("norm_topk_prob", "tie_word_embeddings")
+# What a port may have built in: told where it is not read, and a fault where it is stated to be
+# another than the model type's own.
+OF_ANY_LENGTH: dict[str, Any] = {
+    **dict.fromkeys(EPSILONS, lambda stated: 0.5),
+    **dict.fromkeys(SOFT_CAPS, lambda stated: 0.01),
+    **dict.fromkeys(MULTIPLIERS, lambda stated: 2.5 * stated + 1),
+    **dict.fromkeys(CHOICES, lambda stated: stated + 1),
+    **dict.fromkeys(SWITCHES, lambda stated: not stated),
+    **dict.fromkeys(
+        ("partial_rotary_factor", "rotary_pct"), lambda stated: 0.25 if stated != 0.25 else 0.5
+    ),
 }
 
 
 @law_of_storage
 def stated_settings_are_read(case: Case) -> Finding:
-    """The scaling of RoPE and the window of attention that the configuration states are used.
+    """What the configuration states changes what is computed: the scaling of RoPE, the window of
+    attention, and whatever matters for any text.
 
-    Other settings that change nothing are named and no fault: a port may have built in what they
-    say.
+    A setting that changes nothing and says what transformers takes for granted of the model type,
+    or of which that is not known, is named and no fault: a port may have built it in. So is a
+    multiplier, which a conversion may have put into the weights.
     """
     settings = text_config(case.config)
     context, others = dict(_of_the_context(settings)), dict(_of_any_length(settings))
     if not context and not others:
         return not_applicable("its configuration states no setting that is known here")
-    built_in = [key for key, value in others.items() if not _moves(case, key, value)]
-    told = f" (changing these moves nothing, too: {', '.join(built_in)})" if built_in else ""
     ignored = [key for key, value in context.items() if not _moves(case, key, value)]
+    unmoved = _unmoved(case, others) if others else []
+    other = [k for k in unmoved if k not in MULTIPLIERS and _is_another(settings, k)]
+    if "sliding_window" in context and isinstance(settings.get("layer_types"), list):
+        full = {"layer_types": ["full_attention"] * len(settings["layer_types"])}
+        unmoved += _unmoved(case, full, sliding_window=SHORT)
+    built_in = [key for key in unmoved if key not in other]
+    told = f" (changing these moves nothing, too: {', '.join(built_in)})" if built_in else ""
     return same(
-        f"settings of the context stated and ignored{told}", ", ".join(ignored) or "none", "none"
+        f"settings stated and ignored{told}", ", ".join([*ignored, *other]) or "none", "none"
     )
+
+
+def _unmoved(case: Case, changes: dict[str, Any], **beside: Any) -> list[str]:
+    """Which of the changes give the same logits for a few tokens, to the bit, where the
+    configuration has the settings `beside`."""
+    ids, found, before = case.token_ids[:FEW], [], copy.deepcopy(case.config)
+    text_config(before).update(beside)
+    with saved(case.model, before) as directory:
+        stated = logits_of(_loaded(directory, before), ids)
+        for key, value in changes.items():
+            config = copy.deepcopy(before)
+            text_config(config)[key] = value
+            try:
+                changed = logits_of(_loaded(directory, config), ids)
+            except Exception:
+                continue  # a value that stops a load was read
+            if np.array_equal(changed, stated):
+                found.append(key)
+    return found
+
+
+def _loaded(directory: Path, config: dict[str, Any]) -> nn.Module:
+    loading.save_config(copy.deepcopy(config), directory / "config.json")
+    return loading.load_model(directory, lazy=True)[0]
+
+
+def _is_another(settings: dict[str, Any], key: str) -> bool:
+    """Whether a setting says another value than transformers takes for granted of the type."""
+    from transformers import CONFIG_MAPPING  # here: it takes a second
+
+    kind = settings.get("model_type")
+    usual = getattr(CONFIG_MAPPING[kind], key, None) if kind in CONFIG_MAPPING else None
+    return isinstance(usual, int | float) and usual != settings[key]
 
 
 def _of_any_length(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Settings that matter for any text, and another value for each."""
-    for key, other in BUILT_IN.items():
-        if (stated := settings.get(key)) is not None:
-            yield key, not stated if other is None else other
+    for key, other in OF_ANY_LENGTH.items():
+        if isinstance(stated := settings.get(key), int | float):
+            yield key, other(stated)
 
 
 def _of_the_context(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
