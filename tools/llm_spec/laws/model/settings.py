@@ -13,7 +13,6 @@ from typing import Any
 
 import mlx.nn as nn
 import numpy as np
-from mlx import nn
 from mlx_lm import utils as loading
 
 from llm_spec.laws.execution import feed_in_chunks, logits_of
@@ -25,7 +24,6 @@ from llm_spec.model.config import text_config
 PLAIN_AT_FIRST = (None, "default", "mrope", "dynamic")
 FEW = 8  # tokens, which most settings move already
 SHORT = 4  # tokens of a window that every prompt is longer than
-FEW = 8  # tokens of a text that shows a setting of any length
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
 SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping", "logits_soft_cap")
 MULTIPLIERS = (
@@ -40,6 +38,8 @@ CHOICES = (
 )
 SHARES = ("partial_rotary_factor", "rotary_pct")
 SWITCHES = ("norm_topk_prob", "tie_word_embeddings")
+# A conversion may have put these into the weights, or left them out of the files.
+IN_THE_WEIGHTS = (*MULTIPLIERS, "tie_word_embeddings")
 # What a port may have built in: told where it is not read, and a fault where it is stated to be
 # another than the model type's own.
 OF_ANY_LENGTH: dict[str, Any] = {
@@ -61,7 +61,7 @@ def stated_settings_are_read(case: Case) -> Finding:
 
     A setting that changes nothing and says what transformers takes for granted of the model type,
     or of which that is not known, is named and no fault: a port may have built it in. So is a
-    multiplier, which a conversion may have put into the weights.
+    multiplier or a tied head, which a conversion may have put into the weights.
     """
     settings = text_config(case.config)
     context, others = dict(_of_the_context(settings)), dict(_of_any_length(settings))
@@ -69,7 +69,7 @@ def stated_settings_are_read(case: Case) -> Finding:
         return not_applicable("its configuration states no setting that is known here")
     ignored = [key for key, value in context.items() if not _moves(case, key, value)]
     unmoved = _unmoved(case, others) if others else []
-    other = [k for k in unmoved if k not in MULTIPLIERS and _is_another(settings, k)]
+    other = [k for k in unmoved if k not in IN_THE_WEIGHTS and _is_another(settings, k)]
     if "sliding_window" in context and isinstance(settings.get("layer_types"), list):
         full = {"layer_types": ["full_attention"] * len(settings["layer_types"])}
         unmoved += _unmoved(case, full, sliding_window=SHORT)
