@@ -141,8 +141,8 @@ def look_at_what_follows(vocabulary):
 
 
 @pytest.mark.claim(id="2.7", falsifier=look_at_what_follows)
-def test_rust_has_the_same_ids_in_both_contexts_and_more_than_one(vocabulary, exhibit):
-    """The sequence is what repeats: at the start of a text the word is several tokens."""
+def test_rust_has_the_same_ids_in_both_contexts_and_often_more_than_one(vocabulary, exhibit):
+    """The sequence is what repeats: at the start of a text the word may be several tokens."""
     texts = [WORD, prompts.EXAMPLE, prompts.OTHER_CONTEXT, f" {WORD}"]
     alone, language, iron, spaced = (
         tokens.tokenization(vocabulary.tokenizer, text) for text in texts
@@ -154,9 +154,9 @@ def test_rust_has_the_same_ids_in_both_contexts_and_more_than_one(vocabulary, ex
     says = exhibit.measured("ids of Rust in the two contexts", prefixes, should_be=[ids, ids])
     assert prefixes == [ids, ids], says
 
-    counts = (len(ids), len(spaced["ids"]))
-    says = exhibit.measured("tokens of Rust and of ␣Rust", counts, should_be="(2, 1)")
-    assert counts == (2, 1), says
+    counts, known = (len(ids), len(spaced["ids"])), (vocabulary.facts["rust_tokens"], 1)
+    says = exhibit.measured("tokens of Rust and of ␣Rust", counts, should_be=known)
+    assert counts == known, says
 
 
 def begin_every_text_alike(vocabulary):

@@ -5,11 +5,14 @@ the byte-level alphabet in which GPT-2's family of tokenizers writes its vocabul
 broken piece can still be shown.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def tokenization(tokenizer: Any, text: str) -> dict[str, Any]:
@@ -58,10 +61,19 @@ def piece_bytes(tokenizer: Any, id_: int) -> bytes:
     piece = tokenizer.convert_ids_to_tokens(id_)
     if piece is None:
         return b""
+    if falls_back_on_bytes(tokenizer):
+        alone = BYTE_PIECE.fullmatch(piece)
+        return bytes([int(alone[1], 16)]) if alone else piece.replace("▁", " ").encode()
     alphabet = byte_alphabet()
     if all(char in alphabet for char in piece):
         return bytes(alphabet[char] for char in piece)
     return piece.encode()  # an added token is written as plain text
+
+
+def falls_back_on_bytes(tokenizer: Any) -> bool:
+    """Whether it spells bytes as SentencePiece does, <0x0A>, and all other pieces as text."""
+    id_ = tokenizer.convert_tokens_to_ids("<0x00>")
+    return id_ is not None and tokenizer.convert_ids_to_tokens(id_) == "<0x00>"
 
 
 @cache
@@ -71,9 +83,11 @@ def byte_alphabet() -> Mapping[str, int]:
 
 
 def bytes_without_token(tokenizer: Any) -> list[int]:
-    """The byte values that no token of a byte-level vocabulary stands for alone.
+    """The byte values that no token of a vocabulary stands for alone.
 
     Text that holds such a byte outside a longer token loses it when encoded.
     """
     vocabulary = tokenizer.get_vocab()
+    if falls_back_on_bytes(tokenizer):
+        return [byte for byte in range(256) if f"<0x{byte:02X}>" not in vocabulary]
     return sorted(byte for char, byte in byte_alphabet().items() if char not in vocabulary)
