@@ -57,6 +57,11 @@ class Case:
         made: Made = self._made[key]
         return made
 
+    def on(self, token_ids: list[int]) -> Case:
+        """The same model on another text: rounding may move it where it moves the prompt nowhere,
+        so a distance between logits of that text is held to that text's noise."""
+        return Case(self.model, token_ids, self.config)
+
     @functools.cached_property
     def logits(self) -> np.ndarray:
         """(tokens, vocabulary): the whole prompt in one pass, without a cache."""

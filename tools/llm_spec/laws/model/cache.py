@@ -80,9 +80,9 @@ def long_text(case: Case) -> list[int]:
 
 
 def long_case(case: Case) -> Case:
-    """The same model on the long text: rounding may move a long text where it moves no short one.
+    """The same model on the long text.
     Ask `case.once`."""
-    return Case(case.model, long_text(case), case.config)
+    return case.on(long_text(case))
 
 
 def long_logits(case: Case) -> np.ndarray:
