@@ -13,18 +13,18 @@ LEAST_BY_REPETITION = 5.0
 MADE_OTHERWISE = "its attention has no rows of q and k that are turned in halves, as llama's are"
 
 
-def permute_queries_and_keys(directory):
-    return {"directory": directory.replacing(model=PermutedModel(directory.model))}
+def permute_queries_and_keys(trained):
+    return {"trained": trained.replacing(model=PermutedModel(trained.model))}
 
 
-def text_of(directory):
-    return list(directory.tokenizer.encode(passages("prose")["prose"]))[:TEXT_TOKENS]
+def text_of(trained):
+    return list(trained.tokenizer.encode(passages("prose")["prose"]))[:TEXT_TOKENS]
 
 
 @pytest.mark.claim(id="9.111", falsifier=permute_queries_and_keys)
-def test_a_long_context_predicts_better_than_a_short_one(directory, exhibit):
+def test_a_long_context_predicts_better_than_a_short_one(trained, exhibit):
     """The second half of a text, after all that stands before it and after four tokens alone."""
-    saved = context.bits_saved_by_context(directory.model, text_of(directory))
+    saved = context.bits_saved_by_context(trained.model, text_of(trained))
 
     says = exhibit.measured("bits per token that context saves", saved, should_be="more than 0")
 
@@ -32,10 +32,10 @@ def test_a_long_context_predicts_better_than_a_short_one(directory, exhibit):
 
 
 @pytest.mark.claim(id="9.112", falsifier=permute_queries_and_keys)
-def test_random_tokens_are_predicted_when_they_come_again(directory, exhibit):
+def test_random_tokens_are_predicted_when_they_come_again(trained, exhibit):
     """Thirty-two random tokens, twice: only a look back tells the second time what comes next."""
-    vocabulary = len(directory.tokenizer.get_vocab())
-    saved = context.bits_saved_by_repetition(directory.model, vocabulary)
+    vocabulary = len(trained.tokenizer.get_vocab())
+    saved = context.bits_saved_by_repetition(trained.model, vocabulary)
 
     says = exhibit.measured(
         "bits per token that repetition saves", saved, should_be=f"over {LEAST_BY_REPETITION:g}"
@@ -45,10 +45,10 @@ def test_random_tokens_are_predicted_when_they_come_again(directory, exhibit):
 
 
 @pytest.mark.claim(id="9.113", falsifier=permute_queries_and_keys)
-def test_queries_and_keys_predict_best_in_the_order_they_are_stored_in(directory, exhibit):
+def test_queries_and_keys_predict_best_in_the_order_they_are_stored_in(trained, exhibit):
     """Bits per token of a text with the rows of each head of q and k in three orders: GGUF files
     and those of Meta have pairs side by side, MLX and transformers have halves."""
-    found = context.bits_by_row_order(directory.model, text_of(directory)[:64])
+    found = context.bits_by_row_order(trained.model, text_of(trained)[:64])
     if len(found) == 1:
         pytest.skip(MADE_OTHERWISE)
     exhibit.bars(found, title="a text by the order of q's and k's rows", axis="bits per token")
