@@ -127,7 +127,7 @@ def unpacked(stored, settings, module):
 
 
 def keep_the_rows_as_they_are(monkeypatch):
-    monkeypatch.setattr(convert, "half_split_rows", lambda array, n_heads: array)
+    monkeypatch.setattr(convert, "in_halves", lambda array, head_width: array)
 
 
 @pytest.mark.claim(id="0.87", falsifier=keep_the_rows_as_they_are)

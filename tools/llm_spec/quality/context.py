@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
+from llm_spec.model.row_order import in_halves, in_pairs
 from llm_spec.quality.likelihood import logprobs_of, teacher_forced_logits, token_logprobs
 
 SHORT = 4  # tokens that a short prefix keeps
@@ -66,12 +67,11 @@ def rows_in_another_order(model: nn.Module, interleaved: bool) -> Iterator[bool]
     halves where they lie in pairs, or the reverse. Tells whether the model has such rows."""
     projections = rows_of_queries_and_keys(model)
     before = [dict(projection.parameters()) for projection, _ in projections]
+    reorder = in_pairs if interleaved else in_halves
     try:
         for projection, width in projections:
             for name, array in projection.parameters().items():
-                shape = (2, width // 2) if interleaved else (width // 2, 2)
-                heads = array.reshape(-1, *shape, *array.shape[1:]).swapaxes(1, 2)
-                projection[name] = heads.reshape(array.shape)
+                projection[name] = reorder(array, width)
         yield bool(projections)
     finally:
         for (projection, _), arrays in zip(projections, before, strict=True):
