@@ -80,8 +80,7 @@ def long_text(case: Case) -> list[int]:
 
 
 def long_case(case: Case) -> Case:
-    """The same model on the long text.
-    Ask `case.once`."""
+    """The same model on the long text. Ask `case.once`."""
     return case.on(long_text(case))
 
 

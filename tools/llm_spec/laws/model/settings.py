@@ -48,9 +48,7 @@ OF_ANY_LENGTH: dict[str, Any] = {
     **dict.fromkeys(MULTIPLIERS, lambda stated: 2.5 * stated + 1),
     **dict.fromkeys(CHOICES, lambda stated: stated + 1),
     **dict.fromkeys(SWITCHES, lambda stated: not stated),
-    **dict.fromkeys(
-        ("partial_rotary_factor", "rotary_pct"), lambda stated: 0.25 if stated != 0.25 else 0.5
-    ),
+    **dict.fromkeys(SHARES, lambda stated: 0.25 if stated != 0.25 else 0.5),
 }
 
 
@@ -106,11 +104,16 @@ def _loaded(directory: Path, config: dict[str, Any]) -> nn.Module:
 
 def _is_another(settings: dict[str, Any], key: str) -> bool:
     """Whether a setting says another value than transformers takes for granted of the type."""
+    usual = _usual(settings, key, None)
+    return isinstance(usual, int | float) and usual != settings[key]
+
+
+def _usual(settings: dict[str, Any], key: str, unknown: Any) -> Any:
+    """What transformers takes for granted of the model's type; `unknown` where that is not told."""
     from transformers import CONFIG_MAPPING  # here: it takes a second
 
     kind = settings.get("model_type")
-    usual = getattr(CONFIG_MAPPING[kind], key, None) if kind in CONFIG_MAPPING else None
-    return isinstance(usual, int | float) and usual != settings[key]
+    return getattr(CONFIG_MAPPING[kind], key, unknown) if kind in CONFIG_MAPPING else unknown
 
 
 def _of_any_length(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -146,16 +149,9 @@ def _slides(settings: dict[str, Any]) -> bool:
         return any("sliding" in str(kind) for kind in kinds)
     first, layers = settings.get("max_window_layers"), settings.get("num_hidden_layers")
     none_left = type(first) is int and type(layers) is int and first >= layers
-    return settings.get("use_sliding_window", _slides_unless_told(settings)) and not none_left
-
-
-def _slides_unless_told(settings: dict[str, Any]) -> bool:
-    """What transformers takes for granted of the model's type: Qwen's windows wait to be asked."""
-    from transformers import CONFIG_MAPPING  # here: it takes a second
-
-    kind = settings.get("model_type")
-    known = kind in CONFIG_MAPPING
-    return bool(getattr(CONFIG_MAPPING[kind], "use_sliding_window", True)) if known else True
+    # Qwen's windows wait to be asked.
+    key = "use_sliding_window"
+    return bool(settings.get(key, _usual(settings, key, True))) and not none_left
 
 
 def _moves(case: Case, key: str, value: Any) -> bool:

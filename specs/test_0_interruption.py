@@ -1,0 +1,105 @@
+"""Experiment 0: Ctrl-C ends a run at once, and what it found is kept.
+
+Both run pytest in a process of its own. Faults are planted there as a plugin that PYTEST_ADDOPTS
+names.
+"""
+
+import json
+import signal
+
+import pytest
+
+from fixtures.doubles.suite_run import claims_in, plant, small_suite, start_pytest
+
+
+def die_at_once(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+import signal
+def pytest_collection():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.30", falsifier=die_at_once)
+def test_an_interrupted_run_still_writes_what_it_found(exhibit, tmp_path):
+    """Ctrl-C after the first verdict: the report is there, holds it, and says it is partial."""
+    report = tmp_path / "results.json"
+    run = start_pytest("specs/test_2_tokenizer.py", "-v", "--report", report)
+    for line in run.stdout:
+        if "PASSED" in line:
+            break
+    run.send_signal(signal.SIGINT)
+    run.communicate()
+    written = json.loads(report.read_text()) if report.exists() else {}
+    verdicts = [claim["verdict"] for claim in written.get("claims", [])]
+    count = {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
+    exhibit.bars(count, title="what was written", axis="rows")
+    partial = written.get("environment", {}).get("partial")
+    outcome = run.returncode, partial, {"verified", "not run"} <= {*verdicts}
+
+    says = exhibit.measured(
+        "exit code, partial, holds what ran and what did not", outcome, should_be=(2, True, True)
+    )
+
+    assert outcome == (pytest.ExitCode.INTERRUPTED, True, True), says
+
+
+ASLEEP = "this spec sleeps"
+CATCHES = f"""
+    try:
+        print("{ASLEEP}", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+"""
+DROPS = f"""
+    class Slow:
+        def __del__(self):
+            print("{ASLEEP}", flush=True)
+            time.sleep(60)
+    Slow()
+"""
+HARD_OF_HEARING = """
+import pytest, time
+
+@pytest.mark.claim(id="9.1")
+def test_that_swallows_an_interrupt():{how}
+
+@pytest.mark.claim(id="9.2")
+def test_that_comes_next():
+    pass
+"""
+
+
+def forget_the_interrupt(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+def pytest_sessionstart():
+    from fixtures.plugins.interruption import Interruption
+    Interruption.asked = property(lambda self: False, lambda self, asked: None)
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.73", falsifier=forget_the_interrupt)
+def test_an_interrupt_that_is_swallowed_still_ends_the_run(exhibit, tmp_path):
+    """Some library catches the exception, or Python drops it in a finaliser: no spec follows."""
+    ends = {}
+    for how, body in {"caught": CATCHES, "dropped": DROPS}.items():
+        report = tmp_path / f"{how}.json"
+        suite = small_suite(tmp_path / how, HARD_OF_HEARING.format(how=body), ["9.1", "9.2"])
+        run = start_pytest("specs", "-s", "--report", report, root=suite)
+        for line in run.stdout:
+            if ASLEEP in line:
+                break
+        run.send_signal(signal.SIGINT)
+        run.communicate()
+        verdicts = [claim["verdict"] for claim in claims_in(report)]
+        ends[how] = (run.returncode, *verdicts)
+    columns = ["the interrupt is", "exit code", "this spec", "the next"]
+    exhibit.table([[how, *end] for how, end in ends.items()], columns, title="interrupted runs")
+
+    wanted = dict.fromkeys(ends, (int(pytest.ExitCode.INTERRUPTED), "verified", "not run"))
+    says = exhibit.measured("exit codes and verdicts", ends, should_be=wanted)
+
+    assert ends == wanted, says
