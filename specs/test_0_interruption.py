@@ -92,7 +92,7 @@ def pytest_sessionstart():
 @pytest.mark.slow
 @pytest.mark.claim(id="0.73", falsifier=forget_the_interrupt)
 def test_an_interrupt_that_is_swallowed_still_ends_the_run(exhibit, tmp_path):
-    """Caught by a library, dropped in a finaliser, or in time to leave a file open: no error of it."""
+    """Caught by a library, dropped in a finaliser, or with a file left open: exit code 2."""
     ends = {}
     for how, (body, _) in INTERRUPTED.items():
         report = tmp_path / f"{how}.json"
