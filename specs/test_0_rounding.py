@@ -13,6 +13,7 @@ from mlx_lm.models import llama
 
 from fixtures.planted import PROMPT
 from fixtures.synthetic.architectures import build_architecture
+from fixtures.synthetic.look_alikes import LARGE, with_a_large_vocabulary, with_large_scores
 from llm_spec.laws import Case, execution, finding
 from llm_spec.laws.model import batch, cache, forward, generation, serving, tracing
 from llm_spec.model import float32, quantisation
@@ -20,22 +21,6 @@ from llm_spec.numerics import distances, tolerances
 from llm_spec.observe import attention
 from llm_spec.observe.attention_maps import allowed_error
 from llm_spec.observe.trace import attention_calls
-
-LARGE = 262_144  # ids: the largest vocabulary that is shipped
-KEY_BIAS, QUERY_BIAS = 145.0, 30.0  # Qwen2.5-0.5B's largest key bias
-
-
-def with_large_scores():
-    """A tiny qwen2 whose largest score is above 1,000: large biases where rotation is slow."""
-    model, config = build_architecture("qwen2", rope_theta=1e9)
-    for layer in model.layers:
-        block = layer.self_attn
-        for projection, bias in ((block.k_proj, KEY_BIAS), (block.q_proj, QUERY_BIAS)):
-            head_dim = block.k_proj.bias.size // block.n_kv_heads
-            place = mx.arange(projection.bias.size) % (head_dim // 2)
-            slow = place == head_dim // 2 - 1
-            projection.bias = projection.bias + mx.where(slow, bias, 0.0)
-    return Case(model, PROMPT, config)
 
 
 def added_backwards(monkeypatch):
@@ -55,7 +40,7 @@ def forget_the_scores(monkeypatch):
 @pytest.mark.claim(id="0.64", falsifier=forget_the_scores)
 def test_maps_of_large_scores_are_accepted_and_wrong_ones_are_not(exhibit, monkeypatch):
     """The scores are added in two orders. A wrong map is one whose scores are off by 1 %."""
-    case = with_large_scores()
+    case = case_of(with_large_scores())
     added_backwards(monkeypatch)
     calls = [call for layer in attention_calls(case.model, case.token_ids) for call in layer]
     score = max(map(attention.largest_score, calls))
@@ -87,6 +72,11 @@ def test_maps_of_large_scores_are_accepted_and_wrong_ones_are_not(exhibit, monke
     assert found == [True, False], says
 
 
+def case_of(built):
+    model, config = built
+    return Case(model, PROMPT, config)
+
+
 def error_of(call):
     weights, _ = attention.recompute_weights(call)
     return attention.reconstruction_error(weights, call.values, call.output)
@@ -110,9 +100,7 @@ OF_LOG_PROBABILITIES = (
 @pytest.mark.claim(id="0.65", falsifier=compare_as_normalised)
 def test_a_vocabulary_of_262144_keeps_the_laws_of_log_probabilities(exhibit):
     """MLX's own log-sum-exp is off by more than the laws allow; the laws normalise once more."""
-    model, config = build_architecture("llama", vocab_size=LARGE)
-    model.lm_head.weight = 3 * model.lm_head.weight  # as certain as a trained model
-    case = Case(model, PROMPT, config)
+    case = case_of(with_a_large_vocabulary("llama"))
     exact = execution.log_softmax(case.logits)
     mine = case.logits - np.array(mx.logsumexp(mx.array(case.logits), axis=-1, keepdims=True))
     off = distances.distance(mine, exact)

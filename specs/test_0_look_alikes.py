@@ -1,0 +1,109 @@
+"""Experiment 0: tiny look-alikes of real models, on which a law must excuse what is healthy and
+still see a fault.
+
+Look-alikes of tokenizers and of trained models stand beside their claims: a tokenizer that adds a
+BOS (5.60), another answer than Paris (5.61), SentencePiece (0.86), a head that is dropped (9.133).
+"""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from fixtures import planted
+from fixtures.planted import PROMPT
+from fixtures.synthetic.look_alikes import (
+    KEY_BIAS,
+    LARGE,
+    with_a_large_vocabulary,
+    with_large_scores,
+)
+from llm_spec.laws import LAWS, Case, execution
+from llm_spec.numerics import distances, tolerances
+from llm_spec.observe import attention
+from llm_spec.observe.trace import attention_calls
+
+BY_NAME = {law.__name__: law for law in LAWS}
+OF_SCORES = (
+    *("attention_is_reproduced", "a_decode_step_is_reproduced"),
+    "quantised_attention_is_reproduced",
+    *("trimmed_is_never_fed", "saved_cache_continues", "batch_rows_are_alone"),
+    *("generation_follows_the_logits", "speculation_is_greedy"),
+)  # fmt: skip
+OF_LOG_PROBABILITIES = ("generation_follows_the_logits", "speculation_is_greedy")
+FEW = 14  # tokens: each costs a row of logits, which is a megabyte
+
+
+def healthy_and_faulty(names, built, token_ids):
+    """Per law its findings on a model as it is, and with the fault that is planted for the law."""
+    model, config = built
+    found = []
+    for name in names:
+        healthy = BY_NAME[name](Case(model, token_ids, config))
+        with pytest.MonkeyPatch.context() as patch:
+            broken = planted.for_law(name).into(patch, model, dict(config))
+            faulty = BY_NAME[name](Case(broken[0], token_ids, broken[1]))
+        found.append((healthy, faulty))
+    return found
+
+
+def add_the_scores_backwards(monkeypatch):
+    """Let the model add its scores in the reverse order, as another device's kernel may."""
+    attend = mx.fast.scaled_dot_product_attention
+
+    def backwards(q, k, v, **how):
+        return attend(q[..., ::-1], k[..., ::-1], v, **how)
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", backwards)
+
+
+def forget_the_scores(monkeypatch):
+    bound = tolerances.reconstruction
+    monkeypatch.setattr(tolerances, "reconstruction", lambda dtype, keys=0, *_: bound(dtype, keys))
+
+
+@pytest.mark.claim(id="0.104", falsifier=forget_the_scores)
+def test_a_key_bias_of_145_breaks_no_law_and_hides_no_fault(exhibit, monkeypatch):
+    """Maps, caches, batches and loops of a model whose largest score is above 1,000."""
+    model, config = with_large_scores()
+    add_the_scores_backwards(monkeypatch)
+    calls = [call for layer in attention_calls(model, PROMPT) for call in layer]
+    score = max(map(attention.largest_score, calls))
+
+    found = healthy_and_faulty(OF_SCORES, (model, config), PROMPT)
+
+    assert score > 1000, f"largest score = {score:.0f}, but should be above 1,000"
+    hold(found, exhibit, f"tiny qwen2 with a key bias of {KEY_BIAS:g}")
+
+
+def compare_as_normalised(monkeypatch):
+    monkeypatch.setattr(execution, "NORMALISER", 0.0)
+
+
+@pytest.mark.claim(id="0.105", falsifier=compare_as_normalised)
+def test_a_vocabulary_of_262144_hides_no_fault_of_the_loops(exhibit):
+    """MLX's own log-sum-exp is off by more than the laws allow, which may excuse nothing else."""
+    built = with_a_large_vocabulary("qwen3", hidden_size=32, num_hidden_layers=1)
+    logits = Case(built[0], PROMPT[:FEW], built[1]).logits
+    mine = logits - np.array(mx.logsumexp(mx.array(logits), axis=-1, keepdims=True))
+    off = distances.distance(mine, execution.log_softmax(logits))
+
+    found = healthy_and_faulty(OF_LOG_PROBABILITIES, built, PROMPT[:FEW])
+
+    bound = Case(*built[:1], PROMPT).reordered
+    assert off > bound, f"MLX's log-sum-exp is off by {off:.2g} only: nothing shows"
+    hold(found, exhibit, f"tiny qwen3 with {LARGE:,} ids")
+
+
+def hold(found, exhibit, name):
+    """Each law must hold of the healthy model, and not of the faulty one by what was measured."""
+    exhibit.table(
+        [[healthy.law, healthy.says, faulty.says] for healthy, faulty in found],
+        columns=["law", "healthy", "with the law's fault"], title=name,
+    )  # fmt: skip
+    wrong = [healthy.law for healthy, faulty in found if not healthy.holds]
+    blind = [faulty.law for _, faulty in found if faulty.holds is not False]
+    seen = wrong, blind
+
+    says = exhibit.measured("laws red when healthy, laws that miss the fault", seen, ([], []))
+
+    assert seen == ([], []), says
