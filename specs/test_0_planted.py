@@ -12,9 +12,9 @@ from mlx.utils import tree_flatten
 
 from fixtures import planted
 from fixtures.models.known_faults import faults_of
+from fixtures.plugins.collection import ledger_of
 from llm_spec.laws import LAWS, OBJECT_LAWS, TEXT_LAWS, Finding
 from llm_spec.laws.finding import NO_KERNEL, ROUNDING_ALONE
-from llm_spec.ledger.claims import read_ledger
 
 LAW_OF = {law.__name__: law for law in (*LAWS, *OBJECT_LAWS, *TEXT_LAWS)}
 
@@ -189,7 +189,7 @@ def test_the_falsifier_that_a_law_names_is_the_fault_that_is_planted(exhibit):
     known = {law for law in LAW_OF if faults_of(planted.MLX_LM, law)}
     rows = [
         [claim.law, claim.falsifier, planted.for_law(claim.law).name]
-        for claim in read_ledger(Path(__file__).with_name("claims.toml")).values()
+        for claim in ledger_of(Path(__file__).parent).values()
         if claim.law and claim.law not in known
     ]
     exhibit.table(rows, columns=["law", "named", "planted"], title="falsifiers of laws")

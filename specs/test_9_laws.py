@@ -20,11 +20,11 @@ from fixtures.models.law_verdict import (
     record_finding,
     text_finding,
 )
+from fixtures.plugins.collection import ledger_of
 from llm_spec import laws
-from llm_spec.ledger.claims import read_ledger
 from llm_spec.model.accounting import total_parameters
 
-LEDGER = read_ledger(Path(__file__).with_name("claims.toml"))
+LEDGER = ledger_of(Path(__file__).parent)
 CLAIMS = {claim.law: claim.id for claim in LEDGER.values() if claim.law}
 # A head that is tied shares an array: these laws see what can go wrong with that.
 OF_THE_HEAD = (
