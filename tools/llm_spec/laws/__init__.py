@@ -8,7 +8,8 @@ Each law is a function from a case to a finding, with a control that keeps its v
 empty. Whether a law applies is read off the model, never off its name.
 """
 
-from llm_spec.laws.finding import Case, Finding, Law, ObjectLaw, TextLaw
+from llm_spec.laws.case import Case
+from llm_spec.laws.finding import Finding, Law, ObjectLaw, TextLaw
 from llm_spec.laws.library import kv_caches, primitives, prompt_store, samplers, state_caches
 from llm_spec.laws.model import (
     batch,

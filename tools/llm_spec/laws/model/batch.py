@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models import cache as caching
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import (
     batch_logits,
     distance_from_greedy,
@@ -23,14 +24,7 @@ from llm_spec.laws.execution import (
     log_softmax,
     logits_of,
 )
-from llm_spec.laws.finding import (
-    Case,
-    Finding,
-    law_of_code,
-    not_applicable,
-    same,
-    within_rounding,
-)
+from llm_spec.laws.finding import Finding, law_of_code, not_applicable, same, within_rounding
 from llm_spec.laws.model.cache import BEFORE, long_case, long_logits, long_text
 from llm_spec.numerics import distances
 

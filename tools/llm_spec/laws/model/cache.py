@@ -10,9 +10,9 @@ import numpy as np
 from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import feed_in_chunks, fill, logits_of, reloaded
 from llm_spec.laws.finding import (
-    Case,
     Finding,
     law,
     law_of_code,

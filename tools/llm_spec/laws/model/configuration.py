@@ -11,9 +11,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caching
 from mlx_lm.utils import _get_classes
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import logits_of
 from llm_spec.laws.finding import (
-    Case,
     Finding,
     law,
     law_of_storage,

@@ -10,8 +10,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import logits_of
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same
+from llm_spec.laws.finding import Finding, law, not_applicable, same
 from llm_spec.laws.model.storage import Silent
 from llm_spec.observe.hooks import watched
 

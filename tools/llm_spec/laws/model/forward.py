@@ -12,9 +12,9 @@ import numpy as np
 from mlx.utils import tree_map
 from mlx_lm.generate import does_model_support_input_embeddings
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import batch_logits, logits_of
 from llm_spec.laws.finding import (
-    Case,
     Finding,
     law,
     law_of_code,

@@ -10,6 +10,7 @@ import numpy as np
 from mlx_lm.models import cache as caching
 from mlx_lm.tokenizer_utils import NaiveStreamingDetokenizer, TokenizerWrapper
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import (
     expected_rows,
     generate_batch,
@@ -19,7 +20,6 @@ from llm_spec.laws.execution import (
     renormalised,
 )
 from llm_spec.laws.finding import (
-    Case,
     Finding,
     law,
     law_of_code,

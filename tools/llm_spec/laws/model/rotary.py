@@ -12,8 +12,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import logits_of
-from llm_spec.laws.finding import Case, Finding, law, not_applicable, same
+from llm_spec.laws.finding import Finding, law, not_applicable, same
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
 from llm_spec.model.config import text_config

@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caching
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import (
     feed_in_chunks,
     fill,
@@ -19,15 +20,7 @@ from llm_spec.laws.execution import (
     generating,
     renormalised,
 )
-from llm_spec.laws.finding import (
-    Case,
-    Finding,
-    law,
-    law_of_code,
-    not_applicable,
-    same,
-    within_rounding,
-)
+from llm_spec.laws.finding import Finding, law, law_of_code, not_applicable, same, within_rounding
 from llm_spec.laws.model.batch import (
     NO_BATCHES,
     ROWS,

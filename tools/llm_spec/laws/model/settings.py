@@ -15,8 +15,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm import utils as loading
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import feed_in_chunks, logits_of
-from llm_spec.laws.finding import Case, Finding, law_of_storage, not_applicable, same
+from llm_spec.laws.finding import Finding, law_of_storage, not_applicable, same
 from llm_spec.laws.model.round_trip import reloaded, saved
 from llm_spec.model.config import text_config
 

@@ -13,9 +13,9 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm import utils as loading
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import logits_of
 from llm_spec.laws.finding import (
-    Case,
     Finding,
     law,
     law_of_numbers,

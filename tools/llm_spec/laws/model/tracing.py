@@ -15,9 +15,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from llm_spec.laws.case import Case
 from llm_spec.laws.execution import logits_of
 from llm_spec.laws.finding import (
-    Case,
     Finding,
     law,
     law_of_code,
