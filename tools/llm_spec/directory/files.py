@@ -40,6 +40,25 @@ def find(source: Path) -> Files:
     Raises `BadModel` where it is no model directory, or where a file is a device, a pipe, a broken
     link, a link out of the directory or too large to be what its name says.
     """
+    root, names = listed(source)
+    if "config.json" not in names:
+        if adapter := adapter_of(names):
+            raise BadModel(says_adapter(str(source), adapter))
+        raise BadModel(f"{source} holds no config.json, so it is no model directory.{_hint(names)}")
+    small = {name: small_file(root, name) for name in names if _is_small(name)}
+    weights = {name: opened(root, name) for name in names if fnmatch(name, WEIGHTS)}
+    total = sum(status.st_size for status in small.values())
+    if total > LARGEST_SUM:
+        raise BadModel(
+            f"{source} holds {show_bytes(total)} besides its weights: remove what is not the "
+            "model's."
+        )
+    others = tuple(name for name in names if name not in small and name not in weights)
+    return Files(root, small, weights, others)
+
+
+def listed(source: Path) -> tuple[Path, list[str]]:
+    """The directory itself and the names in it. Raises `BadModel` where there is none."""
     try:
         root = source.resolve(strict=True)
         if not root.is_dir():
@@ -50,24 +69,7 @@ def find(source: Path) -> Files:
         raise BadModel(f"{source} cannot be opened as a directory: {why}.") from error
     if len(names) > MOST_FILES:
         raise BadModel(f"{source} holds {len(names):,} files, which no model directory does.")
-    if "config.json" not in names:
-        if adapter := adapter_of(names):
-            raise BadModel(says_adapter(str(source), adapter))
-        raise BadModel(f"{source} holds no config.json, so it is no model directory.{_hint(names)}")
-    small = {name: _status(root, name) for name in names if _is_small(name)}
-    weights = {name: _status(root, name) for name in names if fnmatch(name, WEIGHTS)}
-    for name, status in small.items():
-        if status.st_size > LARGEST:
-            size = show_bytes(status.st_size)
-            raise BadModel(f"{name} has {size}, but should have less than {show_bytes(LARGEST)}.")
-    total = sum(status.st_size for status in small.values())
-    if total > LARGEST_SUM:
-        raise BadModel(
-            f"{source} holds {show_bytes(total)} besides its weights: remove what is not the "
-            "model's."
-        )
-    others = tuple(name for name in names if name not in small and name not in weights)
-    return Files(root, small, weights, others)
+    return root, names
 
 
 def view(found: Files, into: Path) -> None:
@@ -112,7 +114,17 @@ def _is_small(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in SMALL)
 
 
-def _status(root: Path, name: str) -> os.stat_result:
+def small_file(root: Path, name: str) -> os.stat_result:
+    """The status of a file that will be parsed whole. Raises `BadModel`, also where it is large."""
+    status = opened(root, name)
+    if status.st_size > LARGEST:
+        size = show_bytes(status.st_size)
+        raise BadModel(f"{name} has {size}, but should have less than {show_bytes(LARGEST)}.")
+    return status
+
+
+def opened(root: Path, name: str) -> os.stat_result:
+    """The status of a file that may be opened: a plain one, inside `root`. Raises `BadModel`."""
     path = root / name
     try:
         target = path.resolve(strict=True)

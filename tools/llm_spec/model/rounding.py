@@ -5,6 +5,7 @@ In NumPy and in pieces that stay in a processor's cache: every weight of a model
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -52,7 +53,8 @@ def share_beyond_rounding(
     for piece in _pieces(rows):
         numbers, true = rows[piece], originals[piece]
         if grid is not None and isinstance(way, Scheme):
-            allowed = _half_steps(numbers, true, way, grid, piece)
+            off = np.float32(0) if slacks is None else slacks[piece]
+            allowed = _half_steps(numbers, true, way, grid, piece, off)
         else:
             allowed = _half_units(np.maximum(np.abs(numbers), np.abs(true)), way)
         if relative:
@@ -75,11 +77,14 @@ def step_power(original: mx.array, scheme: Scheme, grid: Grid) -> tuple[float, f
 
 
 def _half_steps(
-    numbers: np.ndarray, true: np.ndarray, scheme: Scheme, grid: Grid, piece: slice
+    numbers: np.ndarray, true: np.ndarray, scheme: Scheme, grid: Grid, piece: slice, off: Any
 ) -> np.ndarray:
+    """`off`: how far each number may have been from the true one before it was quantised, and so
+    outside the grid."""
     scales, start = (_rows(each)[piece][..., None] for each in (grid.scales, grid.biases))
     size = true.shape
-    true, numbers = (each.reshape(*scales.shape[:2], -1) for each in (true, numbers))
+    off = np.broadcast_to(off, size)
+    true, numbers, off = (each.reshape(*scales.shape[:2], -1) for each in (true, numbers, off))
     end = start + scales * (2**scheme.bits - 1)
     step = np.abs(scales)
     allowed = np.abs(numbers - start)
@@ -87,7 +92,7 @@ def _half_steps(
     allowed += np.abs(start)
     allowed *= float(mx.finfo(grid.scales.dtype).eps) / 2
     allowed += step / 2
-    outside = (true < np.minimum(start, end)) | (true > np.maximum(start, end))
+    outside = (true - off < np.minimum(start, end)) | (true + off > np.maximum(start, end))
     allowed += outside * (step / 2)
     return allowed.reshape(size)
 
