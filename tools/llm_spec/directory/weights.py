@@ -1,12 +1,12 @@
 """What the weight files hold, read off their headers, and whether there is room for it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 
-from llm_spec.directory import packing, shards
+from llm_spec.directory import packing, room, shards
 from llm_spec.directory.errors import BadModel
 from llm_spec.directory.files import Files, adapter_of, says_adapter
 from llm_spec.model.safetensors import Tensor, read_header
@@ -14,7 +14,6 @@ from llm_spec.numerics.units import show_bytes
 from llm_spec.text.untrusted import quoted
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-FLOATS = {"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"}
 
 
 @dataclass(frozen=True)
@@ -85,35 +84,15 @@ def _check_room(
     free: int,
     unpacked: bool,
 ) -> None:
-    stored = sum(tensor.bytes for tensor in tensors.values())
-    needed = stored + (_unpacked_bytes(tensors, config) if unpacked else 0)
-    if needed > free:
+    needed = room.of_a_run(tensors, config, unpacked)
+    if needed.total > free:
         how = " unpacked to float32" if unpacked else ""
         raise BadModel(
-            f"{next(iter(found.weights))} (with any others) holds {show_bytes(stored)} of weights, "
-            f"which take {show_bytes(needed)}{how}, but {_too_little(free)}"
+            f"{next(iter(found.weights))} (with any others) holds {show_bytes(needed.stored)} of "
+            f"weights, and a run takes up to {show_bytes(needed.total)} "
+            f"(weights{how}, logits, tokenizer, copies), but {_too_little(free)}"
         )
 
 
 def _too_little(free: int) -> str:
     return f"{show_bytes(free)} of memory are free: choose a smaller model or a larger machine."
-
-
-def _unpacked_bytes(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
-    """What unpacking to float32 adds: nothing to what is float32 already."""
-    packing = config.get("quantization") or {}
-    default = packing.get("bits", 4)
-
-    def weights() -> Iterable[int]:
-        for name, tensor in tensors.items():
-            module = name.rpartition(".")[0]
-            if tensor.dtype == "U32" and f"{module}.scales" in tensors:
-                own = packing.get(module)
-                bits = own.get("bits", default) if isinstance(own, dict) else default
-                yield 4 * (8 * tensor.bytes // bits)
-            elif tensor.dtype in FLOATS - {"F32", "F64"} and not name.endswith(
-                (".scales", ".biases")
-            ):
-                yield 4 * (tensor.bytes // (1 if tensor.dtype.startswith("F8") else 2))
-
-    return sum(weights())

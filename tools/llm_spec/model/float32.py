@@ -40,13 +40,24 @@ def float32_copy(model: nn.Module) -> nn.Module:
 
     Scales and biases are widened before they are multiplied out, so that unpacking is exact.
     """
-    arrays = [array for _, array in tree_flatten(model.parameters())]
-    copied = copy.deepcopy(model, {id(array): array for array in arrays})
+    copied = shared_copy(model)
     copied.update(tree_map(_widened, copied.parameters()))
     copied = _with_heads_unpacked(loading.dequantize_model(copied))
     copied.update(tree_map(_widened, copied.parameters()))  # microscaling modes give bfloat16
-    mx.eval(copied.parameters())
+    evaluate(copied)
     return copied
+
+
+def shared_copy(model: nn.Module) -> nn.Module:
+    """`model` with modules of its own, whose arrays are those of `model`."""
+    arrays = [array for _, array in tree_flatten(model.parameters())]
+    return copy.deepcopy(model, {id(array): array for array in arrays})
+
+
+def evaluate(model: nn.Module) -> None:
+    """Compute the weights one by one: what each is made of is let go before the next."""
+    for _, array in tree_flatten(model.parameters()):
+        mx.eval(array)
 
 
 def _with_heads_unpacked(model: nn.Module) -> nn.Module:

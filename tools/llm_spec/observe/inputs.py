@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from llm_spec.observe.hooks import cache_parts
 from llm_spec.observe.recorder import TraceError
 
+PIECE = 2**24  # elements that are compared or counted at once
 CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "model_max_length")
 
 
@@ -40,11 +41,22 @@ def locate_non_finite(model: nn.Module) -> list[NonFinite]:
     ]
     found = []
     for name, tensor in named:
-        count = int(np.asarray(mx.sum(~mx.isfinite(tensor))))
+        count = sum(int(np.asarray(mx.sum(~mx.isfinite(piece)))) for piece in pieces(tensor))
         if count:
             module, _, leaf = name.rpartition(".")
             found.append(NonFinite(module, leaf, count, tensor.size))
     return found
+
+
+def pieces(array: mx.array) -> Iterator[mx.array]:
+    """`array` in rows of at most `PIECE` elements where it has several: what is computed of a
+    piece takes little memory beside the array."""
+    if array.size <= PIECE:
+        yield array
+        return
+    rows = max(1, PIECE * len(array) // array.size)
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
 
 
 def checked_token_ids(

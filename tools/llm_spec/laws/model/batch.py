@@ -46,8 +46,8 @@ def can_batch(case: Case) -> bool:
 
 
 def alone(case: Case, text: tuple[int, ...]) -> np.ndarray:
-    """(tokens, vocabulary): log-probabilities of one pass over a text. Ask `case.once`."""
-    return log_softmax(logits_of(case.model, text))
+    """(tokens, vocabulary): logits of one pass over a text. Ask `case.once`."""
+    return logits_of(case.model, text)
 
 
 def greedy_distance(
@@ -55,7 +55,7 @@ def greedy_distance(
 ) -> float:
     """Distance of a row's log-probabilities from those of one pass over its text; infinite where a
     token is not the likeliest."""
-    expected = case.once(alone, (*prompt, *tokens))[len(prompt) - 1 : -1]
+    expected = log_softmax(case.once(alone, (*prompt, *tokens))[len(prompt) - 1 : -1])
     return distance_from_greedy(tokens, logprobs, expected)
 
 
@@ -90,12 +90,10 @@ def a_long_batch_is_alone(case: Case) -> Finding:
     )
     if any(tokens != text[-steps:] for text, (tokens, _, _) in zip(texts, rows, strict=True)):
         return same("tokens that were written", [tokens for tokens, _, _ in rows], texts)
-    long, short = log_softmax(case.once(long_logits)), case.once(alone, tuple(texts[1]))
+    logits = case.once(long_logits)[:steps], case.once(alone, tuple(texts[1]))[-steps - 1 : -1]
     worst = distances.worst(
         distances.distance(logprobs, expected)
-        for (_, logprobs, _), expected in zip(
-            rows, (long[:steps], short[-steps - 1 : -1]), strict=True
-        )
+        for (_, logprobs, _), expected in zip(rows, map(log_softmax, logits), strict=True)
     )
     return within_rounding(
         "distance of a row in a batch from the row alone", worst, case.once(long_case)

@@ -14,6 +14,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm import utils as loading
 
+from llm_spec.observe.inputs import pieces
+
 
 @contextlib.contextmanager
 def saved(
@@ -33,18 +35,27 @@ def reloaded(
     model: nn.Module, config: Mapping[str, Any], spare: Mapping[str, mx.array] | None = None
 ) -> nn.Module:
     """`model` as mlx-lm loads it again. Arrays that came back the same share its memory."""
-    originals = dict(tree_flatten(model.parameters()))
+    originals = {**dict(tree_flatten(model.parameters())), **(spare or {})}
     with saved(model, config, spare) as directory:
-        again, _ = loading.load_model(directory, lazy=True)
-        arrays = tree_flatten(again.parameters())
-        while arrays:  # one at a time: the model is never in memory twice
-            path, array = arrays.pop()
-            if path in originals and _is_same(array, originals[path]):
-                again.update(tree_unflatten([(path, originals[path])]))
-        mx.eval(again.parameters())
+        return loaded(directory, originals)
+
+
+def loaded(directory: Path, originals: Mapping[str, mx.array]) -> nn.Module:
+    """The model that mlx-lm loads from `directory`, with all weights in memory. Arrays that equal
+    the one of the same name in `originals` share its memory."""
+    again, _ = loading.load_model(directory, lazy=True)
+    arrays = tree_flatten(again.parameters())
+    while arrays:  # one at a time: the model is never in memory twice
+        path, array = arrays.pop()
+        if path in originals and _is_same(array, originals[path]):
+            again.update(tree_unflatten([(path, originals[path])]))
+        else:
+            mx.eval(array)
     return again
 
 
 def _is_same(array: mx.array, other: mx.array) -> bool:
     same_kind = array.dtype == other.dtype and array.shape == other.shape
-    return same_kind and bool(mx.array_equal(array, other).item())
+    return same_kind and all(
+        mx.array_equal(*pair).item() for pair in zip(pieces(array), pieces(other), strict=True)
+    )

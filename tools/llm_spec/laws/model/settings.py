@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 from mlx_lm import utils as loading
 
 from llm_spec.laws.case import Case
 from llm_spec.laws.execution import feed_in_chunks, logits_of
 from llm_spec.laws.finding import Finding, law_of_storage, not_applicable, same
-from llm_spec.laws.model.round_trip import reloaded, saved
+from llm_spec.laws.model.round_trip import loaded, reloaded, saved
 from llm_spec.model.config import text_config
 
 # Kinds of RoPE that turn a short text as plain RoPE does.
@@ -84,13 +86,14 @@ def _unmoved(case: Case, changes: dict[str, Any], **beside: Any) -> list[str]:
     configuration has the settings `beside`."""
     ids, found, before = case.token_ids[:FEW], [], copy.deepcopy(case.config)
     text_config(before).update(beside)
+    held = dict(tree_flatten(case.model.parameters()))
     with saved(case.model, before) as directory:
-        stated = logits_of(_loaded(directory, before), ids)
+        stated = logits_of(_loaded(directory, before, held), ids)
         for key, value in changes.items():
             config = copy.deepcopy(before)
             text_config(config)[key] = value
             try:
-                changed = logits_of(_loaded(directory, config), ids)
+                changed = logits_of(_loaded(directory, config, held), ids)
             except Exception:
                 continue  # a value that stops a load was read
             if np.array_equal(changed, stated):
@@ -98,9 +101,9 @@ def _unmoved(case: Case, changes: dict[str, Any], **beside: Any) -> list[str]:
     return found
 
 
-def _loaded(directory: Path, config: dict[str, Any]) -> nn.Module:
+def _loaded(directory: Path, config: dict[str, Any], held: dict[str, mx.array]) -> nn.Module:
     loading.save_config(copy.deepcopy(config), directory / "config.json")
-    return loading.load_model(directory, lazy=True)[0]
+    return loaded(directory, held)
 
 
 def _is_another(settings: dict[str, Any], key: str) -> bool:

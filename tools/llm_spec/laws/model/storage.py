@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm import utils as loading
 
 from llm_spec.laws.case import Case
@@ -26,7 +26,8 @@ from llm_spec.laws.finding import (
     within,
     within_rounding,
 )
-from llm_spec.laws.model.round_trip import reloaded, saved
+from llm_spec.laws.model.round_trip import reloaded
+from llm_spec.model.float32 import evaluate, shared_copy
 from llm_spec.numerics import distances
 from llm_spec.observe.hooks import watched
 from llm_spec.observe.inputs import locate_non_finite
@@ -36,6 +37,7 @@ GROUP, BITS = 32, 8
 ROOM = 2**26  # bytes of a model of which a third copy may be held
 FEW = 8  # tokens for packed products, which a CPU computes thirty times slower
 MANY = 256  # tokens, to reach experts that few of them are sent to
+HUGE = 4  # an array above a part in as many of a large model has a gradient that is too large
 SAMPLED = 64  # weights of an array that tell most layers apart
 MENTIONED = 3  # arrays without a say, after which the search is over
 ROUNDING = 0.2  # what 8 bits may move the median token: routed experts of a random model flip
@@ -159,8 +161,9 @@ def every_weight_matters(case: Case) -> Finding:
         logits = mx.where(mx.isinf(logits), 0, logits)
         return (logits * mx.sin(mx.arange(logits.shape[-1]))).sum()
 
-    parameters = model.parameters()
-    kept = tree_map(lambda array: array, parameters)  # where a pass raises, mx.grad leaves tracers
+    kept = tree_flatten(model.parameters())  # where a pass raises, mx.grad leaves tracers
+    room = max(ROOM, sum(array.nbytes for _, array in kept) // HUGE)
+    parameters = tree_unflatten([(path, array) for path, array in kept if array.nbytes <= room])
     try:
         # The flags alone are kept: gradients are let go one by one.
         felt = tree_map(lambda gradient: mx.any(gradient != 0), mx.grad(loss)(parameters))
@@ -170,10 +173,21 @@ def every_weight_matters(case: Case) -> Finding:
             raise
         return not_applicable(f"it has no gradient: {error}")
     finally:
-        model.update(kept)
+        model.update(tree_unflatten(kept))
     idle = [path for path, flag in tree_flatten(felt) if not flag.item()]
+    idle += [path for path, array in kept if array.nbytes > room and not _turned(case, path, array)]
     idle = _still(case, idle)
     return same("weights without a say", ", ".join(idle) or "none", "none")
+
+
+def _turned(case: Case, path: str, array: mx.array) -> bool:
+    """Whether the logits change when the rows of an array are turned round. An array whose gradient
+    would fill the memory is judged so."""
+    try:
+        case.model.load_weights([(path, array[..., ::-1])], strict=False)
+        return not np.array_equal(logits_of(case.model, case.token_ids), case.logits)
+    finally:
+        case.model.load_weights([(path, array)], strict=False)
 
 
 def _still(case: Case, paths: list[str]) -> list[str]:
@@ -227,9 +241,8 @@ def _size(model: nn.Module) -> int:
 
 def _quantised(model: nn.Module, config: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     """A packed copy of `model`, and its configuration."""
-    with saved(model, config) as directory:
-        copied, _ = loading.load_model(directory, lazy=True)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints the bits per weight
-            packed, config = loading.quantize_model(copied, copy.deepcopy(config), GROUP, BITS)
-        mx.eval(packed.parameters())
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the bits per weight
+        how = (copy.deepcopy(config), GROUP, BITS)
+        packed, config = loading.quantize_model(shared_copy(model), *how)
+    evaluate(packed)
     return packed, config
