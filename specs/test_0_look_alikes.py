@@ -8,9 +8,11 @@ BOS (5.60), another answer than Paris (5.61), SentencePiece (0.86), a head that 
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx_lm.models import qwen3
 
 from fixtures import planted
 from fixtures.planted import PROMPT
+from fixtures.synthetic.architectures import build_architecture
 from fixtures.synthetic.look_alikes import (
     KEY_BIAS,
     LARGE,
@@ -18,6 +20,7 @@ from fixtures.synthetic.look_alikes import (
     with_large_scores,
 )
 from llm_spec.laws import LAWS, Case, execution
+from llm_spec.laws.model import storage
 from llm_spec.numerics import distances, tolerances
 from llm_spec.observe import attention
 from llm_spec.observe.trace import attention_calls
@@ -92,6 +95,36 @@ def test_a_vocabulary_of_262144_hides_no_fault_of_the_loops(exhibit):
     bound = Case(*built[:1], PROMPT).reordered
     assert off > bound, f"MLX's log-sum-exp is off by {off:.2g} only: nothing shows"
     hold(found, exhibit, f"tiny qwen3 with {LARGE:,} ids")
+
+
+def trust_what_is_huge(monkeypatch):
+    monkeypatch.setattr(storage, "_turned", lambda *_: True)
+
+
+@pytest.mark.claim(id="9.155", falsifier=trust_what_is_huge)
+def test_a_weight_too_large_for_its_gradient_is_seen_to_have_no_say(exhibit, monkeypatch):
+    """The largest arrays are turned round instead: a healthy model, and one whose MLPs leave their
+    up projection out."""
+    monkeypatch.setattr(storage, "ROOM", 2**10)  # bytes: norms alone are smaller
+    monkeypatch.setattr(storage, "HUGE", 10**6)
+    model, config = build_architecture("qwen3")
+    healthy = storage.every_weight_matters(Case(model, PROMPT, config))
+
+    def without_up(self, x):
+        return self.down_proj(mx.sigmoid(self.gate_proj(x)))
+
+    monkeypatch.setattr(qwen3.MLP, "__call__", without_up)
+    faulty = storage.every_weight_matters(Case(model, PROMPT, config))
+    exhibit.table(
+        [["healthy", healthy.says], ["without up_proj", faulty.says]],
+        columns=["", "weights without a say"], title="arrays that are turned round",
+    )  # fmt: skip
+    seen = healthy.measured, faulty.measured
+    idle = ", ".join(f"model.layers.{i}.mlp.up_proj.weight" for i in range(3))
+
+    says = exhibit.measured("idle when healthy, idle when faulty", seen, ("none", idle))
+
+    assert seen == ("none", idle), says
 
 
 def hold(found, exhibit, name):
