@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-SUBCOMMANDS = ("report", "compare", "fit", "measure", "guard", "choose")
+SUBCOMMANDS = ("report", "compare", "fit", "measure", "guard", "choose", "look")
 
 
 def main(argv: list[str] | None = None) -> int:

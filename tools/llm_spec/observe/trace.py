@@ -203,31 +203,39 @@ def logit_lens(model: nn.Module, trace: Trace, position: int = -1) -> np.ndarray
     Raises:
         TraceError: the last layer's state does not lead to the model's own logits this way.
     """
-    last = layers_of(model)[-1]
-    token = mx.array([trace.token_ids[:1]])
+    rows = [read_out(model, trace, states[position][None]) for states in trace.hidden_states]
+    check_read_out(rows[-1], trace.logits[position][None])
+    return np.concatenate([logits for logits, _ in rows])
+
+
+def read_out(model: nn.Module, trace: Trace, states: np.ndarray) -> tuple[np.ndarray, mx.Dtype]:
+    """The logits, (rows, vocabulary) float32, that the model gives to `states` (rows, width) in
+    place of its last layer's output, and the number format of that output."""
     dtype = mx.float32
-    rows = []
-    for states in trace.hidden_states:
 
-        def replace(output: Any, state: np.ndarray = states[position]) -> Any:
-            nonlocal dtype
-            if isinstance(output, (tuple, list)):
-                return type(output)([replace(output[0]), *output[1:]])
-            dtype = output.dtype
-            return mx.array(state).reshape(output.shape).astype(dtype)
+    def replace(output: Any) -> Any:
+        nonlocal dtype
+        if isinstance(output, (tuple, list)):
+            return type(output)([replace(output[0]), *output[1:]])
+        dtype = output.dtype
+        return mx.array(states).reshape(output.shape).astype(dtype)
 
-        with output_replaced(last, replace):
-            rows.append(model(token).reshape(-1).astype(mx.float32))
-        mx.eval(rows[-1])  # of the layers below nothing is asked, so they are not computed
-    lens = np.stack([np.asarray(row) for row in rows])
-    missed = distances.distance(lens[-1:], trace.logits[position][None])
-    allowed = tolerances.reordered(dtype, layers=1)
+    tokens = mx.array([trace.token_ids[:1] * len(states)])
+    with output_replaced(layers_of(model)[-1], replace):
+        logits = model(tokens).reshape(len(states), -1).astype(mx.float32)
+    # Of the layers below nothing is asked, so they are not computed.
+    return np.asarray(logits), dtype
+
+
+def check_read_out(read: tuple[np.ndarray, mx.Dtype], logits: np.ndarray) -> None:
+    """Raise `TraceError` unless the last layer's states led to the model's own `logits`."""
+    missed = distances.distance(read[0], logits)
+    allowed = tolerances.reordered(read[1], layers=1)
     if not missed <= allowed:
         raise TraceError(
             f"no logit lens: the state after the last layer leads {missed:.2g} away from the "
-            f"model's logits, but at most {allowed:.2g} is allowed in {name_of(dtype)}"
+            f"model's logits, but at most {allowed:.2g} is allowed in {name_of(read[1])}"
         )
-    return lens
 
 
 def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
