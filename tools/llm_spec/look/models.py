@@ -63,9 +63,7 @@ def opened(name: str) -> Iterator[Opened]:
     source = _source(name)
     with tempfile.TemporaryDirectory(prefix="llm-spec-", ignore_cleanup_errors=True) as view:
         try:
-            found = inspect_directory(
-                source, Path(view), unpacked=mx.default_device() == mx.cpu
-            )
+            found = inspect_directory(source, Path(view), unpacked=mx.default_device() == mx.cpu)
         except BadModel as error:
             raise CannotLook(f"{_shown(name)} cannot be looked at: {error}") from error
         for part in ("tokenizer", "vocabulary"):

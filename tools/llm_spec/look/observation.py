@@ -253,5 +253,5 @@ def parting(looks: Sequence[Look]) -> list[tuple[str, list[float]]]:
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> float:
-    norms = (np.linalg.norm(one) + np.linalg.norm(other)) / 2
-    return float(np.linalg.norm(one - other) / max(norms, 1e-12))
+    norms = float(np.linalg.norm(one) + np.linalg.norm(other)) / 2
+    return float(np.linalg.norm(one - other)) / max(norms, 1e-12)

@@ -1,4 +1,4 @@
-"""What was seen, as one HTML file that needs nothing beside it: every head's map, the whole lens."""
+"""What was seen, as one HTML file that needs nothing beside it."""
 
 from __future__ import annotations
 

@@ -103,18 +103,18 @@ function lookedAt(layer, head, query, token) {
   return `‹${token}› looks at ${told || "nothing"}.`;
 }
 
-function offerAttention(element, text) {
-  const first = text.attention.findIndex(Boolean);
-  if (first < 0) return () => {};
+// `state` is shared by both texts, so that the same head is seen on both; `choose` redraws both.
+function offerAttention(element, text, state, choose) {
+  if (!text.attention.some(Boolean)) return { paintAll() {}, show() {} };
   const tokens = text.tokens;
-  const state = { layer: first, head: 0, query: tokens.length - 1 };
+  let looking = tokens.length - 1;
   const grid = make("div", { class: "heads-of", role: "group", "aria-label": "Every head of every layer", tabindex: 0 });
   const thumbs = [];
   text.attention.forEach((layer, number) => {
     const row = make("div", {});
     for (let head = 0; head < (layer?.heads ?? 0); head += 1) {
       const button = make("button", { type: "button", class: "thumb", "aria-label": `layer ${number}, head ${head}`,
-        title: `layer ${number}, head ${head}`, onclick: () => { state.layer = number; state.head = head; show(); } },
+        title: `layer ${number}, head ${head}`, onclick: () => choose(number, head) },
       make("canvas", {}));
       thumbs.push({ button, layer, number, head });
       row.append(button);
@@ -125,7 +125,7 @@ function offerAttention(element, text) {
   const canvas = make("canvas", { class: "large", role: "img" });
   const words = make("p", { class: "stream", role: "group", "aria-label": "Choose the token that looks" });
   const buttons = tokens.map((text_, at) => {
-    const button = make("button", { type: "button", onclick: () => { state.query = at; show(); } }, token(text_));
+    const button = make("button", { type: "button", onclick: () => { looking = at; show(); } }, token(text_));
     words.append(button);
     return button;
   });
@@ -139,18 +139,21 @@ function offerAttention(element, text) {
 
   function show() {
     const layer = text.attention[state.layer];
+    const shown = Boolean(layer) && state.head < layer.heads;
+    canvas.hidden = !shown;
+    if (!shown) { title.textContent = `Layer ${state.layer} has no attention to show.`; return; }
     title.textContent = `Layer ${state.layer}, head ${state.head}`;
     canvas.setAttribute("aria-label", `Attention of layer ${state.layer}, head ${state.head}`);
-    place = paintLarge(canvas, layer, state.head, shade, tokens, state.query);
+    place = paintLarge(canvas, layer, state.head, shade, tokens, looking);
     for (const { button, number, head } of thumbs) {
       button.setAttribute("aria-pressed", number === state.layer && head === state.head);
     }
     buttons.forEach((button, key) => {
-      const weight = layer.inOrder ? layer.weight(state.head, state.query, key) : 0;
+      const weight = layer.inOrder ? layer.weight(state.head, looking, key) : 0;
       button.style.setProperty("--p", Math.sqrt(weight));
-      button.setAttribute("aria-pressed", key === state.query);
+      button.setAttribute("aria-pressed", key === looking);
     });
-    readout.textContent = lookedAt(layer, state.head, state.query, tokens[state.query]);
+    readout.textContent = lookedAt(layer, state.head, looking, tokens[looking]);
   }
   canvas.addEventListener("pointermove", (event) => {
     const scale = place.width / canvas.clientWidth;
@@ -160,11 +163,20 @@ function offerAttention(element, text) {
     if (key < 0 || query < 0 || key >= layer.keys || query >= layer.queries) return;
     hint.textContent = `‹${tokens[query]}› looks at ‹${layer.labels[key]}›: ${percent(layer.weight(state.head, query, key))}`;
   });
-  return () => {
+  function paintAll() {
     shade = shades();
     for (const { button, layer, head } of thumbs) paint(button.firstChild, layer, head, shade);
-    show();
-  };
+  }
+  return { paintAll, show };
+}
+
+function offerMaps(texts) {
+  const state = { layer: Math.max(0, texts[0].attention.findIndex(Boolean)), head: 0 };
+  const choose = (layer, head) => { Object.assign(state, { layer, head }); panels.forEach((panel) => panel.show()); };
+  const panels = all("[data-attention]").map((element) => offerAttention(element, texts[element.dataset.attention], state, choose));
+  const redraw = () => panels.forEach((panel) => { panel.paintAll(); panel.show(); });
+  redraw();
+  return redraw;
 }
 
 function offerSteps(element, steps) {
@@ -185,17 +197,16 @@ function offerSteps(element, steps) {
 
 async function start() {
   document.documentElement.classList.add("scripted");
-  let redraws = [];
-  watchTheme(() => redraws.forEach((redraw) => redraw()));
+  let redraw = () => {};
+  watchTheme(() => redraw());
   if (!("DecompressionStream" in window)) {
     document.querySelector(".masthead").append(make("p", { class: "notice" }, "This browser is too old to draw attention maps; everything else is complete."));
     return;
   }
   const data = withMaps(JSON.parse(await unpack("data-look")), await unpackedNumbers("data-maps"));
   all("[data-generated]").forEach((element) => offerSteps(element, data.texts[element.dataset.generated].steps));
-  redraws = all("[data-attention]").map((element) => offerAttention(element, data.texts[element.dataset.attention]));
-  redraws.forEach((redraw) => redraw());
-  addEventListener("resize", () => redraws.forEach((redraw) => redraw()));
+  redraw = offerMaps(data.texts);
+  addEventListener("resize", () => redraw());
 }
 
 start();
