@@ -8,6 +8,7 @@ import re
 import mlx.core as mx
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from llm_spec.cli.command_line import main
 from llm_spec.ledger.terminal import render
@@ -214,7 +215,7 @@ def test_what_look_cannot_show_is_refused_in_one_sentence(
     embedded, exhibit, capsys, monkeypatch, tmp_path
 ):
     """Exit code 2 and one line on standard error, with nothing on standard output."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     (tmp_path / "empty").mkdir()
     (tmp_path / "a file.html").mkdir()
     questions = {

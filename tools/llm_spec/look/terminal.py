@@ -150,6 +150,6 @@ def _percent(share: float) -> str:
 def _grid() -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, min_width=16)
-    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True, min_width=5)
     table.add_column(overflow="ellipsis", no_wrap=True)
     return table
