@@ -7,6 +7,7 @@ changed, and the logits must move by a bit at least.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,13 @@ CHOICES = (
 )
 SHARES = ("partial_rotary_factor", "rotary_pct")
 SWITCHES = ("norm_topk_prob", "tie_word_embeddings")
+ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
+GELUS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_approx", "gelu_pytorch")
+# What transformers declares of a model type and no text's logits depend on, by parts of the name.
+NOT_COMPUTED = re.compile(
+    r"dropout|initializ|token|cache|output_|return_|loss|coef|jitter|implementation|version|_tp$|"
+    r"is_decoder|cross_attention|use_sliding_window|training|gradient|vision|audio|image|chunk_size"
+)
 # A conversion may have put these into the weights, or left them out of the files.
 IN_THE_WEIGHTS = (*MULTIPLIERS, "tie_word_embeddings")
 # What a port may have built in: told where it is not read, and a fault where it is stated to be
@@ -51,8 +59,12 @@ OF_ANY_LENGTH: dict[str, Any] = {
     **dict.fromkeys(MULTIPLIERS, lambda stated: 2.5 * stated + 1),
     **dict.fromkeys(CHOICES, lambda stated: stated + 1),
     **dict.fromkeys(SWITCHES, lambda stated: not stated),
+    **dict.fromkeys(ACTIVATIONS, lambda stated: "relu" if stated != "relu" else "silu"),
+    "scoring_func": lambda stated: "softmax" if stated != "softmax" else "sigmoid",
+    "n_group": lambda stated: 2 if stated == 1 else 1,
     **dict.fromkeys(SHARES, lambda stated: 0.25 if stated != 0.25 else 0.5),
 }
+ALONGSIDE: dict[str, dict[str, Any]] = {"n_group": {"topk_group": 1}}
 
 
 @law_of_storage
@@ -66,11 +78,13 @@ def stated_settings_are_read(case: Case) -> Finding:
     """
     settings = text_config(case.config)
     context, others = dict(_of_the_context(settings)), dict(_of_any_length(settings))
+    others |= dict(_declared_elsewhere(settings))
     if not context and not others:
         return not_applicable("its configuration states no setting that is known here")
     ignored = [key for key, value in context.items() if not _moves(case, key, value)]
     unmoved = _unmoved(case, others) if others else []
-    other = [k for k in unmoved if k not in IN_THE_WEIGHTS and _is_another(settings, k)]
+    judged = [key for key in unmoved if key in OF_ANY_LENGTH and key not in IN_THE_WEIGHTS]
+    other = [key for key in judged if _is_another(case, settings, key)]
     if "sliding_window" in context and isinstance(settings.get("layer_types"), list):
         full = {"layer_types": ["full_attention"] * len(settings["layer_types"])}
         unmoved += _unmoved(case, full, sliding_window=SHORT)
@@ -91,7 +105,7 @@ def _unmoved(case: Case, changes: dict[str, Any], **beside: Any) -> list[str]:
         stated = logits_of(_loaded(directory, before, held), ids)
         for key, value in changes.items():
             config = copy.deepcopy(before)
-            text_config(config)[key] = value
+            text_config(config).update({key: value, **ALONGSIDE.get(key, {})})
             try:
                 changed = logits_of(_loaded(directory, config, held), ids)
             except Exception:
@@ -106,10 +120,30 @@ def _loaded(directory: Path, config: dict[str, Any], held: dict[str, mx.array]) 
     return loaded(directory, held)
 
 
-def _is_another(settings: dict[str, Any], key: str) -> bool:
-    """Whether a setting says another value than transformers takes for granted of the type."""
+def _is_another(case: Case, settings: dict[str, Any], key: str) -> bool:
+    """Whether a setting says another value than the port has built in: than transformers takes for
+    granted of the type or, of a router, the port's own arguments do; of rotary shares, than the
+    model's rotary embeddings turn."""
+    stated = settings[key]
+    if key in SHARES and (turned := _turned(case, settings)):
+        return turned != {int(stated * settings["head_dim"])}
     usual = _usual(settings, key, None)
-    return isinstance(usual, int | float) and usual != settings[key]
+    if usual is None and key == "scoring_func":
+        usual = getattr(loading._get_classes(copy.deepcopy(case.config))[1], key, None)
+    if isinstance(stated, str):
+        both = ["gelu" if each in GELUS else each for each in (usual, stated)]
+        return isinstance(usual, str) and both[0] != both[1]
+    return isinstance(usual, int | float) and usual != stated
+
+
+def _turned(case: Case, settings: dict[str, Any]) -> set[int]:
+    """How many numbers of a head the model's rotary embeddings turn; none where not all of them are
+    plain RoPE and alike, or the configuration does not tell the head's width."""
+    named = case.model.named_modules()
+    rotary = [m for path, m in named if "rope" in path.rpartition(".")[2] or isinstance(m, nn.RoPE)]
+    plain = all(type(module) is nn.RoPE for module in rotary)
+    turned = {module.dims for module in rotary} if plain else set()
+    return turned if len(turned) == 1 and type(settings.get("head_dim")) is int else set()
 
 
 def _usual(settings: dict[str, Any], key: str, unknown: Any) -> Any:
@@ -123,8 +157,24 @@ def _usual(settings: dict[str, Any], key: str, unknown: Any) -> Any:
 def _of_any_length(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Settings that matter for any text, and another value for each."""
     for key, other in OF_ANY_LENGTH.items():
-        if isinstance(stated := settings.get(key), int | float):
+        groups = settings.get("n_group"), settings.get("topk_group")
+        if key == "n_group" and groups[0] != 1 and groups[0] == groups[1]:
+            continue  # all groups are taken, as of one
+        if isinstance(stated := settings.get(key), int | float | str):
             yield key, other(stated)
+
+
+def _declared_elsewhere(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Other factors and switches that transformers declares of the type, and another value for
+    each: told where they move nothing, and no fault, for nobody says what they do."""
+    for key, stated in settings.items():
+        known = key in OF_ANY_LENGTH or NOT_COMPUTED.search(key) or key.startswith("_")
+        if known or _usual(settings, key, None) is None:
+            continue
+        if isinstance(stated, bool):
+            yield key, not stated
+        elif isinstance(stated, float):
+            yield key, 2.5 * stated + 1
 
 
 def _of_the_context(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -139,6 +189,11 @@ def _of_the_context(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     window = settings.get("sliding_window")
     if type(window) is int and 0 < window < _longest(settings) and _slides(settings):
         yield "sliding_window", SHORT if window > SHORT else SHORT - 1
+
+    chunk, kinds = settings.get("attention_chunk_size"), settings.get("layer_types")
+    chunked = isinstance(kinds, list) and any("chunked" in str(kind) for kind in kinds)
+    if type(chunk) is int and 0 < chunk < _longest(settings) and chunked:
+        yield "attention_chunk_size", SHORT if chunk > SHORT else SHORT - 1
 
 
 def _longest(settings: dict[str, Any]) -> int:
