@@ -15,8 +15,8 @@ verify: .venv/installed-$(EXTRAS)
 
 test: EXTRAS = blas,report,browser,dev
 test: lint
-	$(BIN)/pytest specs/ -n 2
-	$(BIN)/pytest specs/ -m "slow or browser" -n 2
+	$(BIN)/pytest specs/ --prove -n 2
+	$(BIN)/pytest specs/ -m "slow or browser" --prove -n 2
 
 lint: EXTRAS = blas,report,browser,dev
 lint:

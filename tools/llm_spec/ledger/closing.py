@@ -20,7 +20,7 @@ MOST = 6
 def closing(
     rows: Sequence[Row],
     kinds: Mapping[str, str],
-    kill_rate: Mapping[str, int] | None,
+    kill_rate: Mapping[str, int | str] | None,
     written: Sequence[Path],
 ) -> RenderableType:
     """The end of a run.
@@ -89,7 +89,9 @@ def _refuted(rows: Sequence[Row]) -> Sequence[RenderableType]:
     return [terminal.entry(group) for group in terminal.groups(new)]
 
 
-def _counts(rows: Sequence[Row], kill_rate: Mapping[str, int] | None) -> Sequence[RenderableType]:
+def _counts(
+    rows: Sequence[Row], kill_rate: Mapping[str, int | str] | None
+) -> Sequence[RenderableType]:
     counts = Counter(row.verdict for row in rows)
     told = {verdict: f"{counts[verdict]:,} {verdict}" for verdict in VERDICTS if counts[verdict]}
     if known := sum(row.known for row in rows):
@@ -97,7 +99,10 @@ def _counts(rows: Sequence[Row], kill_rate: Mapping[str, int] | None) -> Sequenc
     lines: list[RenderableType] = [Text(f"{', '.join(told.values())}.", style="bold")]
     if kill_rate is not None:
         share = f"{kill_rate['red']} of {kill_rate['planted']}"
-        lines.append(Text(f"Planted faults that turned their claim red: {share}."))
+        before = (
+            f", {kill_rate['before']} of them in an earlier run" if "before" in kill_rate else ""
+        )
+        lines.append(Text(f"Planted faults that turned their claim red: {share}{before}."))
     return lines
 
 

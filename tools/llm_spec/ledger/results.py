@@ -111,6 +111,8 @@ class Results:
         self._rows: dict[tuple[str, str], Row] = {}
         self._places: dict[tuple[str, str], int] = {}
         self.faults: list[Fault] = []
+        self.remembered: tuple[int, str] = (0, "")
+        """How many faults turned their claim red in an earlier run of the same code, and when."""
         self.noise: list[dict[str, Any]] = []
         """Noise floors as rows of a table: {"name", "value", "why"}."""
 
@@ -166,11 +168,15 @@ class Results:
         return [(row.claim.id, row.subject, row.reason) for row in self._rows.values()]
 
     @property
-    def kill_rate(self) -> dict[str, int] | None:
-        """How many planted faults turned their claim red; None where none was planted."""
-        if not self.faults:
+    def kill_rate(self) -> dict[str, int | str] | None:
+        """How many planted faults turned their claim red, here and `before`, in a run of the same
+        code that ended `at`; None where none was planted."""
+        before, at = self.remembered
+        if not self.faults and not before:
             return None
-        return {"red": sum(fault.red for fault in self.faults), "planted": len(self.faults)}
+        red = sum(fault.red for fault in self.faults)
+        told: dict[str, int | str] = {"before": before, "at": at} if before else {}
+        return {"red": red + before, "planted": len(self.faults) + before, **told}
 
     def document(self, environment: Mapping[str, Any]) -> dict[str, Any]:
         """The whole of results.json."""
