@@ -8,7 +8,7 @@ FACTORS = {
 }  # fmt: skip
 DECIMAL = ("B", "kB", "MB", "GB", "TB")
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
-AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT]?[iI]?[bB])?\s*(/\s*s)?\s*")
+AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT](?:[iI]?[bB])?|[bB])?\s*(/\s*s)?\s*")
 
 
 class BadAmount(ValueError):
@@ -16,7 +16,7 @@ class BadAmount(ValueError):
 
 
 def parse_bytes(text: str, what: str, least: float, most: float) -> int:
-    """Read "36GB" (a bare number counts gigabytes) as bytes.
+    """Read "36GB" or "36G" (a bare number counts gigabytes) as bytes.
 
     A machine's memory is sold as GB and means GiB: the caller decides. Raises BadAmount, naming
     `what`, unless the amount lies between `least` and `most` bytes.
@@ -25,7 +25,8 @@ def parse_bytes(text: str, what: str, least: float, most: float) -> int:
     if match is None:
         raise BadAmount(f"{what} {text!r} is no amount; write it like 36GB.")
     number, unit, _ = match.groups()
-    value = float(number) * FACTORS[(unit or "GB").upper()]
+    letters = (unit or "GB").upper().removesuffix("B") + "B"
+    value = float(number) * FACTORS[letters]
     if not least <= value <= most:
         raise BadAmount(
             f"{what} {text!r} cannot be meant: it should be between {show_bytes(least)} and "
@@ -49,9 +50,12 @@ def show_bytes(value: float, binary: bool = False) -> str:
 
 
 def parse_numbers(text: str, what: str, allowed: range | tuple[int, ...]) -> list[int]:
-    """Read "4,8" as numbers out of `allowed`. Raises BadAmount for anything else."""
+    """Read "4,8" as numbers out of `allowed`; "32k" counts units of 1,024, as contexts do.
+
+    Raises BadAmount for anything else.
+    """
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = [_number(part.strip().lower()) for part in text.split(",")]
     except ValueError:
         numbers = []
     if numbers and all(number in allowed for number in numbers):
@@ -61,3 +65,7 @@ def parse_numbers(text: str, what: str, allowed: range | tuple[int, ...]) -> lis
     else:
         choice = "out of " + ", ".join(map(str, allowed))
     raise BadAmount(f"{what} {text!r} should be numbers {choice}, with commas between them.")
+
+
+def _number(text: str) -> int:
+    return 1024 * int(text[:-1]) if text.endswith("k") else int(text)
