@@ -99,7 +99,7 @@ def weights_are_finite(case: Case) -> Finding:
 
 @law
 def every_layer_acts(case: Case) -> Finding:
-    """No layer hands its input on as it came."""
+    """Every layer changes its input."""
     layers = {id(layer): i for i, layer in enumerate(layers_of(case.model))}
     idle: dict[int, bool] = {}
 
@@ -148,7 +148,7 @@ def layers_differ(case: Case) -> Finding:
 
 @law
 def every_weight_matters(case: Case) -> Finding:
-    """Each array of weights has a say in the logits."""
+    """Every weight tensor affects the logits."""
     model = case.model
     if _packed(model):
         return not_applicable("its weights are quantised")

@@ -195,7 +195,7 @@ def the_naive_detokenizer_streams() -> Finding:
 
 @law
 def the_naive_detokenizer_streams_bytes() -> Finding:
-    """So it does where the vocabulary falls back on bytes, and half a character is spelled out."""
+    """With byte fallback it streams characters whole, and half a character is spelled out."""
     return _held("NaiveStreamingDetokenizer", byte_fallback())
 
 
