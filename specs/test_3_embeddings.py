@@ -41,14 +41,18 @@ def look_up_the_next_row(monkeypatch):
 @pytest.mark.claim(id="3.1", falsifier=look_up_the_next_row)
 def test_looking_a_token_up_gives_its_row_of_the_table(subject, exhibit):
     """One vector a token, equal to the bit; the first ten numbers of each are shown."""
-    expected = rows(embedding_of(subject.packed), IDS)  # (tokens, width)
-    seen = trace(subject.model, IDS).embeddings
+    ids, names = IDS, [f"id {id_}" for id_ in IDS]
+    if subject.entry.has_tokenizer:
+        ids = tokens.prompt(subject.tokenizer, prompts.EXAMPLE)
+        names = tokens.token_texts(subject.tokenizer, ids)
+    expected = rows(embedding_of(subject.packed), ids)  # (tokens, width)
+    seen = trace(subject.model, ids).embeddings
     exhibit.heatmap(
-        seen[:, :10], rows=[str(id_) for id_ in IDS], columns=[str(i) for i in range(10)],
+        seen[:, :10], rows=names, columns=[str(i) for i in range(10)],
         title="the first ten numbers of each embedding",
-        row_axis="token id", column_axis="dimension", unit="activation",
+        row_axis="token", column_axis="dimension", unit="activation",
     )  # fmt: skip
-    assert seen.shape == (len(IDS), subject.config["hidden_size"]), f"embeddings are {seen.shape}"
+    assert seen.shape == (len(ids), subject.config["hidden_size"]), f"embeddings are {seen.shape}"
     difference = np.abs(seen - expected).max()
 
     says = exhibit.measured("largest difference from the row", difference, should_be=0)

@@ -12,6 +12,7 @@ from llm_spec.observe import trace as tracing
 from llm_spec.observe.trace import trace
 from llm_spec.quality import likelihood
 
+REPETITION = "The cat sat on the mat. The cat sat on the"
 HALF = 20  # length of a random sequence that is then repeated
 
 
@@ -93,10 +94,21 @@ def test_a_trained_model_has_a_previous_token_head(trained, models, exhibit):
     assert strongest > 0.5, says
 
 
+def show_repetition(subject, exhibit):
+    """All maps of a text that repeats itself, in which a reader can see what was measured."""
+    ids = tokens.prompt(subject.tokenizer, REPETITION)
+    layers = trace(subject.model, ids).attention
+    exhibit.add(
+        "attention", REPETITION, tokens=tokens.token_texts(subject.tokenizer, ids),
+        weights=[None if layer is None else layer.round(3) for layer in layers],
+    )  # fmt: skip
+
+
 @pytest.mark.claim(id="5.12", falsifier=untrain)
 def test_a_trained_model_has_an_induction_head(trained, models, exhibit):
     """It finds the last place where this token stood and attends to what came next there."""
     where, strongest, by_chance = both(trained, models, "induction", exhibit)
+    show_repetition(trained, exhibit)
 
     says = exhibit.measured(
         f"mean weight on what followed before, {where}", strongest,

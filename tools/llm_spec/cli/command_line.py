@@ -2,12 +2,22 @@
 
 import argparse
 import importlib
+import sys
 
 SUBCOMMANDS = ("report", "compare", "fit", "measure", "guard", "choose", "look")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand and return its exit code; 2 where the command line was wrong."""
+    """Run one subcommand and return its exit code: 2 where the command line was wrong, 130 after
+    Ctrl-C."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _run(argv: list[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="llm-spec")
     subparsers = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
     for name in SUBCOMMANDS:

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from llm_spec.report.comparison_page import as_text, write_comparison
+    from llm_spec.report.destination import BadDestination, check_destination
     from llm_spec.report.load import ResultsError, load_results
 
     pairs = dict(pair.split("=", 1) for pair in args.pair if "=" in pair)
@@ -43,13 +44,15 @@ def run(args: argparse.Namespace) -> int:
         return 2
     names = (str(args.before), str(args.after))
     try:
+        if args.output:
+            check_destination(args.output, "-o", (".html",))
         before, after = load_results(args.before), load_results(args.after)
         if problem := other_texts(before, after):
             raise ResultsError(problem)
         comparison = compare(before, after, pairs)
         if args.output:
             write_comparison(comparison, _short_names(args.before, args.after), args.output)
-    except ResultsError as error:
+    except (ResultsError, BadDestination) as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:

@@ -16,6 +16,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the report; 2 and one sentence when the results or the path are no good."""
     from llm_spec.numerics.units import show_bytes
+    from llm_spec.report.destination import BadDestination, check_destination
     from llm_spec.report.load import ResultsError, load_results
     from llm_spec.report.page import write_report
 
@@ -23,9 +24,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.output} holds the results themselves: name another file.", file=sys.stderr)
         return 2
     try:
+        check_destination(args.output, "-o", (".html",))
         results = load_results(args.results)
         write_report(results, args.output)
-    except ResultsError as error:
+    except (ResultsError, BadDestination) as error:
         print(error, file=sys.stderr)
         return 2
     except ModuleNotFoundError as missing:

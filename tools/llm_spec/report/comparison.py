@@ -51,6 +51,8 @@ class Comparison:
     """What differs in where they ran: name, A, B."""
     pairs: dict[str, str]
     """Subjects of A that were held against one of another name in B."""
+    is_one_run: bool = False
+    """Whether A and B are the same run, so that nothing can differ."""
 
     def by(self, what: str) -> list[Change]:
         return [change for change in self.changes if change.what == what]
@@ -76,7 +78,8 @@ def compare(
         subject = key[1] if key[1] not in pairs else f"{key[1]} → {pairs[key[1]]}"
         kind = known.get("kind") or "claim"
         changes.append(Change(key[0], known["says"], kind, subject, a, b))
-    return Comparison(changes, _differences(before["environment"], after["environment"]), pairs)
+    differences = _differences(before["environment"], after["environment"])
+    return Comparison(changes, differences, pairs, is_one_run=before == after)
 
 
 def other_texts(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:

@@ -20,12 +20,15 @@ TITLES = {
     "only in B": "Only in B",
 }
 _STYLES = {"verified": "green", "refuted": "bold red", "inconclusive": "yellow", "not run": "dim"}
+ONE_RUN = "A and B are the same run, held against itself: nothing can differ."
 _LISTED = 40
 
 
 def as_text(comparison: Comparison, names: Sequence[str]) -> RenderableType:
     """What changed, for a terminal; what is the same is only counted."""
     lines: list[RenderableType] = [Text(f"A  {names[0]}\nB  {names[1]}")]
+    if comparison.is_one_run:
+        lines.append(Text(ONE_RUN, style="yellow"))
     for name, a, b in comparison.environments:
         lines.append(Text(f"   {visible(name)}: {visible(a)} → {visible(b)}", style="dim"))
     for what, title in TITLES.items():
@@ -72,6 +75,7 @@ def write_comparison(comparison: Comparison, names: Sequence[str], path: Path) -
         groups=[(title, all_visible(_rows(comparison.by(what)))) for what, title in TITLES.items()],
         same=all_visible(_rows(comparison.by("same"))),
         style="\n".join(asset(f"{name}.css") for name in STYLES),
+        notice=ONE_RUN if comparison.is_one_run else "",
         policy=policy(),
     )
     write_atomically(path, html)

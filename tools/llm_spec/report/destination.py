@@ -12,18 +12,22 @@ class BadDestination(Exception):
     """A report cannot be written where it was asked for; the message is one sentence."""
 
 
-def check_destination(path: Path) -> None:
-    """Find out before an hour of work, not after it.
+def check_destination(
+    path: Path, option: str = "--report", endings: tuple[str, ...] = (".json", ".html")
+) -> None:
+    """Find out before an hour of work, not after it. `option` is what asked for `path`.
 
     Raises:
         BadDestination: the ending is unknown, or the directory is missing or read-only.
     """
-    if path.suffix not in (".json", ".html"):
-        raise BadDestination(f"--report {path}: write .json for the data or .html for the page.")
+    if path.suffix not in endings:
+        what = {".json": ".json for the data", ".html": ".html for the page"}
+        wanted = " or ".join(what[ending] for ending in endings)
+        raise BadDestination(f"{option} {path}: write {wanted}.")
     if not path.parent.is_dir():
-        raise BadDestination(f"--report {path}: there is no directory {path.parent}.")
+        raise BadDestination(f"{option} {path}: there is no directory {path.parent}.")
     if not os.access(path.parent, os.W_OK):
-        raise BadDestination(f"--report {path}: {path.parent} is read-only.")
+        raise BadDestination(f"{option} {path}: {path.parent} is read-only.")
 
 
 def write(document: Mapping[str, Any], path: Path) -> None:

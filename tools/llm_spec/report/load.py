@@ -74,6 +74,9 @@ def check_results(results: Any) -> None:
         )
     if not isinstance(results.get("environment"), dict):
         raise ResultsError("it does not say where it was measured (no environment).")
+    subjects = results["environment"].get("subjects", {})
+    if not isinstance(subjects, dict) or not all(isinstance(v, str) for v in subjects.values()):
+        raise ResultsError("it does not say in words what its models are.")
     if not isinstance(results["claims"], list):
         raise ResultsError("its claims are not a list.")
     for number, claim in enumerate(results["claims"]):

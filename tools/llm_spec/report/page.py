@@ -16,6 +16,7 @@ from llm_spec.report.head_scores import heads_of
 from llm_spec.report.load import check_results
 from llm_spec.report.matrix import matrix_of
 from llm_spec.report.payload import FILE_LIMIT, compact, packed
+from llm_spec.report.rooflines import under_one_roof
 from llm_spec.report.sections import (
     Section,
     Shown,
@@ -75,7 +76,10 @@ def _render(
 ) -> str:
     kept = affordable(items, budget)
     parts = arrange(kept, entries)
-    _derive_heads(next(part for part in parts if part.id == "attention"))
+    by_id = {part.id: part for part in parts}
+    _derive_heads(by_id["attention"])
+    _join_rooflines(by_id["speed"])
+    corrections = [entry for entry in entries if entry.corrects]
     script = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
     script = f"(() => {{\n'use strict';\n{script}\n}})();"
     plotly, packed_plotly = _plotly()
@@ -86,12 +90,11 @@ def _render(
         models=ledgers.models(entries),
         main_subject=main_subject(items),
         experiments=sorted({entry.experiment for entry in entries}),
-        corrections=sorted(
-            (entry for entry in entries if entry.corrects),
-            key=lambda entry: entry.verdict != "verified",
-        ),
+        corrections=corrections,
+        contents=_contents(parts, bool(corrections)),
+        kinds=all_visible(about.get("subjects") or {}),
         parts=parts,
-        matrix=matrix_of(next(part for part in parts if part.id == "laws").entries),
+        matrix=matrix_of(by_id["laws"].entries),
         left_out=found - len(kept),
         about=all_visible(about),
         style="\n".join(asset(f"{name}.css") for name in STYLES),
@@ -100,6 +103,14 @@ def _render(
         plotly=packed_plotly,
         policy=policy(plotly, script),
     )  # fmt: skip
+
+
+def _contents(parts: list[Section], has_corrections: bool) -> list[tuple[str, str]]:
+    """What the page holds, in its order: anchor and name."""
+    row = [(part.id, part.short) for part in parts]
+    if has_corrections:
+        row.insert(row.index(("laws", "Any model")), ("corrections", "Corrections"))
+    return [*row, ("ledger", "Ledger")]
 
 
 @cache
@@ -136,12 +147,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.globals.update(glyphs=GLYPHS, cuts=cuts)
+    env.globals.update(glyphs=GLYPHS, cuts=cuts, counts_of=ledgers.counts)
     env.filters.update(
         percent=percent,
         quantity=quantity,
         cell=cell,
         words=words,
+        named=named,
+        capital=lambda title: title[:1].upper() + title[1:],
         json=_indented,
         anchor=ledgers.anchor,
         entry_of=lambda claim, entries: next(e for e in entries if e.id == claim),
@@ -194,6 +207,22 @@ def _derive_heads(part: Section) -> None:
         if exhibit:
             key = f"heads-{maps[0].key}"
             part.panels.setdefault("heads", []).append(Shown(exhibit, subject, maps[0].claims, key))
+
+
+def _join_rooflines(part: Section) -> None:
+    joined = []
+    for subject, items in part.panel("roofline").items():
+        claims = [claim for item in items for claim in item.claims]
+        exhibit = under_one_roof([item.exhibit for item in items])
+        joined.append(Shown(exhibit, subject, claims, items[0].key))
+    if joined:
+        part.panels["roofline"] = joined
+
+
+def named(subject: str, kinds: Mapping[str, str]) -> str:
+    """A subject, and what it is where it is not a whole model: "qwen3 (tokenizer only)"."""
+    kind = kinds.get(subject, "model")
+    return subject if kind == "model" else f"{subject} ({kind})"
 
 
 def words(says: str, limit: int = 90) -> str:

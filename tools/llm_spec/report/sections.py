@@ -68,55 +68,75 @@ class Section:
     @property
     def short(self) -> str:
         """Its name in the row of contents."""
-        return {"speed": "Speed", "method": "Method", "weights": "File"}.get(self.id, self.title)
+        return {"method": "Method"}.get(self.id, self.title)
 
     @property
-    def opened(self) -> set[str]:
-        """Claims whose evidence is unfolded at first: the first few pictures of the section."""
-        limit = 4 if not self.panels or self.id == "embeddings" else 1
-        ranks = {
-            claim: min(PICTURES.get(item.kind, len(PICTURES)) for item in items)
+    def pictured(self) -> dict[str, dict[str, list[Shown]]]:
+        """By claim, then by subject: the pictures that stand above the section's claims."""
+        pictures: dict[str, dict[str, list[Shown]]] = {}
+        for claim, items in self.evidence.items():
+            for item in items:
+                if item.kind in PICTURES:
+                    pictures.setdefault(claim, {}).setdefault(item.subject, []).append(item)
+        rank = {
+            claim: min(PICTURES[item.kind] for items in found.values() for item in items)
+            for claim, found in pictures.items()
+        }
+        first = sorted(pictures, key=lambda claim: rank[claim])[: MOST_PICTURES.get(self.id, 2)]
+        return {claim: found for claim, found in pictures.items() if claim in first}
+
+    @property
+    def folded(self) -> dict[str, list[Shown]]:
+        """By claim: the evidence folded beside it, which is all but the pictures above."""
+        above = self.pictured
+        return {
+            claim: [item for item in items if claim not in above or item.kind not in PICTURES]
             for claim, items in self.evidence.items()
         }
-        pictured = [claim for claim, rank in ranks.items() if rank < len(PICTURES)]
-        return set(sorted(pictured, key=lambda claim: ranks[claim])[:limit])
 
 
+MOST_PICTURES = {"embeddings": 4, "residual": 4, "cache": 4, "laws": 0, "method": 0}
+"""Of how many claims a section shows the pictures above its claims, where that is not 2."""
 EXPERIMENTS = {
     "0": "method", "1": "generation", "2": "tokens", "3": "embeddings", "4": "weights",
     "5": "attention", "6": "predictions", "7": "speed", "8": "quantisation", "9": "laws",
 }  # fmt: skip
-FIRST_OF_ASSISTANT = 20
-"""Experiment 7 is two things: its claims up to 7.19 are about speed, the others about the jobs."""
+FROM = (("1", 20, "cache"), ("7", 20, "assistant"), ("7", 10, "memory"))
+"""Experiments that are several things: from this number on, their claims stand elsewhere."""
+ELSEWHERE = {"3.4": "residual", "3.5": "residual", "5.14": "residual"}
 TEXTS = (
     (
         "tokens",
         "Tokens",
-        "What the model reads is not letters or words but pieces, each with a number. "
-        "The same text falls into different pieces for different models.",
+        "A model does not read letters or words but tokens: pieces of text, each with a number. "
+        "Each model cuts the same text its own way.",
     ),
     (
         "embeddings",
         "Embeddings",
-        "Each token's number picks one row of a table. The row knows nothing of its neighbours; "
-        "the layers after it do.",
+        "Each token's number picks one row of a table, whatever stands around the token.",
     ),
     (
         "weights",
-        "Inside the file",
+        "Weights",
         "Where a model's numbers lie: how many there are, and how many bytes they take as stored.",
     ),
     (
         "attention",
         "Attention",
-        "Each row is a token that looks back; the stronger a cell, the more it takes from the "
-        "token of that column. No map is shown that did not reproduce what its layer really "
-        "put out.",
+        "Each row is a token that looks back. The darker a cell, the more the token takes from "
+        "the token of that column. A map is shown only if it reproduces its layer's output.",
+    ),
+    (
+        "residual",
+        "Residual stream",
+        "What each layer leaves for the next: how far context has moved a token's state, and "
+        "which token the model would predict if it stopped there.",
     ),
     (
         "predictions",
-        "Predictions",
-        "For every token of the vocabulary, how likely it is to come next. "
+        "Probabilities",
+        "How likely each token of the vocabulary is to come next. "
         "The sliders do what the sampler does, in its order.",
     ),
     (
@@ -126,10 +146,19 @@ TEXTS = (
         "The fainter a token, the less sure the model was.",
     ),
     (
+        "cache",
+        "KV cache",
+        "Keys and values of earlier tokens are kept, so that each new token costs one step.",
+    ),
+    (
         "speed",
-        "Speed and memory",
-        "Not tokens a second alone, but the share of what this machine allows; "
-        "and what would fit on yours.",
+        "Speed",
+        "Tokens per second, and the share of what this machine's bandwidth and arithmetic allow.",
+    ),
+    (
+        "memory",
+        "Memory",
+        "What weights and caches take, predicted and measured; and what fits in your machine.",
     ),
     (
         "quantisation",
@@ -153,7 +182,7 @@ TEXTS = (
         "Versions, device, seeds and tolerances; and whether the checks themselves can fail.",
     ),
 )
-"""Id, title, and what it is about."""
+"""Id, title, and what it is about: in the order of a forward pass, then what a model costs."""
 
 
 def gather(claims: Iterable[Mapping[str, Any]]) -> list[Shown]:
@@ -235,8 +264,11 @@ def arrange(items: Iterable[Shown], ledger: Iterable[Entry]) -> list[Section]:
 def section_of(claim_id: str) -> str:
     """The section in which a claim stands; one of an unknown experiment stands with the method."""
     experiment, _, number = claim_id.partition(".")
-    if experiment == "7" and number.isdecimal() and int(number) >= FIRST_OF_ASSISTANT:
-        return "assistant"
+    if claim_id in ELSEWHERE:
+        return ELSEWHERE[claim_id]
+    for of, first, section in FROM:
+        if experiment == of and number.isdecimal() and int(number) >= first:
+            return section
     return EXPERIMENTS.get(experiment, "method")
 
 

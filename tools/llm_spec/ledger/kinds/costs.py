@@ -51,9 +51,9 @@ def _candidates_fault(exhibit: Exhibit) -> str | None:
 
 
 KINDS = (
-    Kind("fit", _fit_fault, section="speed", script=True),
+    Kind("fit", _fit_fault, section="memory", script=True, own_panel=True),
     Kind("roofline", _roofline_fault, section="speed", script=True),
-    Kind("memory", _memory_fault, section="speed", script=True),
+    Kind("memory", _memory_fault, section="memory", script=True),
     Kind("ladder", _ladder_fault, section="quantisation", script=True),
     Kind("candidates", _candidates_fault, section="assistant", own_panel=True),
     Kind("assistant", _candidates_fault, section="assistant", own_panel=True),

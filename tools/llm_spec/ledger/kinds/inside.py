@@ -44,7 +44,7 @@ def _draw_weights(content: Exhibit, longest: int = 24) -> Table:
 
 
 KINDS = (
-    Kind("weights", _weights_fault, _draw_weights, "weights", True),
+    Kind("weights", _weights_fault, _draw_weights, "weights", True, own_panel=True),
     Kind(
         "attention",
         _attention_fault,

@@ -113,6 +113,6 @@ KINDS = (
     Kind("tokens", _tokens_fault, _draw_tokens, "tokens", own_panel=True, shape="tokens"),
     Kind("neighbours", _neighbours_fault, section="embeddings", own_panel=True),
     Kind("predictions", _predictions_fault, _draw_predictions, "predictions", True, own_panel=True),
-    Kind("lens", _lens_fault, section="predictions", own_panel=True),
+    Kind("lens", _lens_fault, section="residual", own_panel=True),
     Kind("generation", _generation_fault, _draw_generation, "generation", True, own_panel=True),
 )

@@ -28,14 +28,12 @@ function offerFilters() {
 function followLink(filters) {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
-  if (target.matches(".ledger > li")) {
-    if (target.hidden) filters.reset();
-    target.querySelector("details").open = true;
+  if (target.matches(".ledger > li") && target.hidden) filters.reset();
+  if (target.matches(".ledger > li, .claim")) {
+    for (const folded of all("details", target).slice(0, 1)) folded.open = true;
   }
-  if (target.matches(".claim")) {
-    const evidence = target.querySelector("details");
-    if (evidence) evidence.open = true;
-  }
+  if (target.id === "ledger") target.querySelector("details").open = true;
+  for (let folded = target.closest("details"); folded; folded = folded.parentElement.closest("details")) folded.open = true;
   holdInSight(target);
 }
 

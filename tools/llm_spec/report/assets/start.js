@@ -9,6 +9,7 @@ async function start() {
   all("[data-matrix]").forEach(offerMatrix);
   const bytes = document.getElementById("show-bytes");
   bytes?.addEventListener("change", () => bytes.closest(".panel").classList.toggle("with-bytes", bytes.checked));
+  for (const wide of all("[data-from-the-end]")) wide.scrollLeft = wide.scrollWidth; // its last column is the answer
   if (!("DecompressionStream" in window)) {
     document.querySelector(".masthead").append(make("p", { class: "notice" }, "This browser is too old to draw the pictures; the ledger and the tables are complete."));
     return;

@@ -1,5 +1,5 @@
 // Where several models recorded the same thing, one is shown: the one picked there or at the top, or
-// else the first.
+// else the first, and then the panel says so. What has no model of its own stays in sight.
 function showSubject(group, subject) {
   const items = all("[data-subject]", group);
   const has = items.some((item) => item.dataset.subject === subject);
@@ -9,18 +9,27 @@ function showSubject(group, subject) {
 }
 
 function offerSubjects() {
-  const pickers = [];
-  for (const group of all("[data-choices]")) {
-    const subjects = [...new Set(all("[data-subject]", group).map((item) => item.dataset.subject))];
-    if (subjects.length < 2) continue;
-    const here = picker(subjects, "model", (at) => showSubject(group, subjects[at]));
-    here.element.classList.add("here");
-    group.insertBefore(here.element, group.querySelector("[data-subject]"));
-    pickers.push((subject) => { here.select.value = subjects.indexOf(showSubject(group, subject)); });
-  }
   const top = document.getElementById("subject");
   if (!top) return;
-  const pickAll = () => pickers.forEach((pick) => pick(top.value));
+  const names = Object.fromEntries([...top.options].map((option) => [option.value, option.text]));
+  const follow = all("[data-choices]").map((group) => {
+    const items = all("[data-subject]", group);
+    const subjects = [...new Set(items.map((item) => item.dataset.subject))];
+    if (!subjects.length) return () => {};
+    const instead = make("p", { class: "instead", hidden: true });
+    const here = picker(subjects.map((subject) => names[subject] ?? subject), "model", (at) => show(subjects[at]));
+    here.element.classList.add("here");
+    const offered = subjects.length > 1 && group.dataset.choices !== "follow" ? [here.element] : [];
+    items[0].before(make("div", { class: "offered" }, instead, ...offered));
+    const show = (subject) => {
+      const shown = showSubject(group, subject);
+      here.select.value = subjects.indexOf(shown);
+      instead.hidden = shown === subject;
+      instead.textContent = shown === subject ? "" : `Not run for ${names[subject]}, showing ${names[shown] ?? shown}.`;
+    };
+    return show;
+  });
+  const pickAll = () => follow.forEach((show) => show(top.value));
   top.addEventListener("change", pickAll);
   pickAll();
 }

@@ -34,6 +34,12 @@ function sentenceView(it, state, redraw) {
   return { words, buttons };
 }
 
+// An induction head has something to find only where a text repeats itself.
+function mostRepetitive(maps) {
+  const repeats = maps.map(({ tokens }) => tokens.length - new Set(tokens).size);
+  return repeats.indexOf(Math.max(...repeats));
+}
+
 function strongest(row, tokens, query) {
   return row.map((weight, key) => [weight ?? 0, key]).filter(([weight]) => weight > 0)
     .sort((a, b) => b[0] - a[0]).slice(0, 3)
@@ -50,7 +56,7 @@ PANELS.attention = (element) => {
   const picture = make("div", { class: "drawing", role: "img" });
   const sentence = make("div", { class: "sentence" });
   const readout = make("p", { class: "readout", "aria-live": "polite" });
-  const title = make("h3", {});
+  const title = make("h4", {});
   const layerSlider = slider({ name: "layer", min: 0, max: 1, value: 0, onchange: (value) => { state.layer = value; redraw(); } });
   const headSlider = slider({ name: "head", min: 0, max: 1, value: 0, onchange: (value) => { state.head = value; redraw(); } });
   layerSlider.element.dataset.role = "layer";
@@ -87,7 +93,13 @@ PANELS.attention = (element) => {
     });
     readout.textContent = strongest(map[query], it.tokens, query) || "It attends to nothing.";
   }
-  function jump(layer, head) {
+  function jump(layer, head, score) {
+    if (score === "induction" && state.text !== mostRepetitive(maps)) {
+      state.text = mostRepetitive(maps); state.query = null;
+      texts.select.value = state.text;
+      view = sentenceView(maps[state.text], state, () => redraw());
+      sentence.replaceChildren(view.words);
+    }
     state.layer = layer; state.head = head;
     redraw();
     picture.scrollIntoView({ block: "nearest", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });

@@ -34,18 +34,21 @@ function roofline(it) {
   };
   const lines = [line(it.bandwidth, "measured ceiling", "solid")];
   if (it.published) lines.push(line(it.published.bandwidth, label(`${it.published.chip}, published`), "dot"));
+  const rate = (value) => `${short(Number(value.toPrecision(3)))} tokens/s`;
+  const below = it.points.map((point, at) => ({
+    type: "scatter", mode: "lines+markers+text", name: label(point.name), x: [point.intensity, point.intensity],
+    y: [point.flops, point.share ? point.flops / point.share : null], line: { color: palette()[at % 6], width: 1, dash: "dot" },
+    marker: { size: [12, 9], opacity: 1, color: palette()[at % 6], symbol: [MARKS[at % MARKS.length], "line-ew-open"] },
+    text: [`${label(point.name)}${point.tokens_per_s ? `<br>${rate(point.tokens_per_s)}` : ""}${point.share == null ? "" : `<br>${percent(point.share)} of the ceiling`}`,
+      point.ceiling_tokens_per_s ? `at most ${rate(point.ceiling_tokens_per_s)}` : ""],
+    textposition: point.intensity > ridge ? ["middle left", "bottom left"] : ["middle right", "bottom right"], hoverinfo: "text",
+    hovertext: [`${label(point.name)}<br>${short(point.flops / 1e9)} GFLOP/s at ${short(point.intensity)} FLOP/byte`, "the ceiling"],
+    cliponaxis: false,
+  }));
   return {
-    data: [...lines, ...it.points.map((point, at) => ({
-      type: "scatter", mode: "markers+text", name: label(point.name), x: [point.intensity], y: [point.flops],
-      marker: { size: 12, color: palette()[at % 6], symbol: MARKS[at % MARKS.length] },
-      text: [label(point.share == null ? point.name : `${point.name}: ${percent(point.share)}`)],
-      textposition: point.intensity > ridge ? "bottom left" : "bottom right", hoverinfo: "text",
-      hovertext: [`${label(point.name)}<br>${percent(point.share)} of its ceiling<br>${short(point.flops / 1e9)} GFLOP/s at ${short(point.intensity)} FLOP/byte` +
-        (point.tokens_per_s ? `<br>${short(point.tokens_per_s)} of at most ${short(point.ceiling_tokens_per_s)} tokens/s` : "")],
-      cliponaxis: false,
-    }))],
+    data: [...lines, ...below],
     layout: {
-      height: 380, margin: { l: 8, r: 24, t: 12, b: 8 },
+      height: 400, margin: { l: 8, r: 24, t: 34, b: 8 },
       xaxis: { type: "log", title: { text: "work for each byte read (FLOP/byte)" }, range: [Math.log10(left), Math.log10(right)], dtick: 1 },
       yaxis: { type: "log", title: { text: "reached (FLOP/s)" }, tickformat: "~s", dtick: 1 },
     },
@@ -81,7 +84,7 @@ Object.assign(FIGURES, { memory, roofline, ladder });
 Object.assign(TABLES, {
   memory: (it) => [["part", "predicted (bytes)", "measured (bytes)", "measured by"],
     it.rows.map((row) => [row.name, row.predicted, row.measured, row.how ?? ""])],
-  roofline: (it) => [["work", "FLOP/byte", "FLOP/s", "tokens/s", "at most", "share of the ceiling"],
+  roofline: (it) => [["work", "FLOP/byte", "FLOP/s", "tokens/s", "tokens/s at most", "share of the ceiling"],
     it.points.map((p) => [p.name, p.intensity, p.flops, p.tokens_per_s, p.ceiling_tokens_per_s, percent(p.share)])],
   ladder: (it) => [["rung", "bytes", "bits a weight", "bits per byte", "mean KL", "p99 KL", "top tokens changed", "tokens/s"],
     it.rungs.map((r) => [r.name, r.bytes, r.bits_per_weight, r.bits_per_byte, r.kl_mean, r.kl_p99, percent(r.flips), r.tokens_per_s])],

@@ -4,21 +4,23 @@ const GIB = 2 ** 30; // memory is sold as GB and means this
 function fitVerdict(model, at, { memory, bandwidth, share }) {
   const need = model.weights_bytes + (model.kv_bytes[at] ?? 0) + (model.working_bytes ?? 0);
   const room = memory * share;
-  const read = model.read_bytes + (model.kv_bytes[at] ?? 0);
-  return { need, room, fits: need <= room, ceiling: bandwidth > 0 ? bandwidth / read : null };
+  const ceiling = (bytes) => (bandwidth > 0 ? bandwidth / bytes : null);
+  return { need, room, fits: need <= room, empty: ceiling(model.read_bytes), filled: ceiling(model.read_bytes + (model.kv_bytes[at] ?? 0)) };
 }
 
 function fitTable(it, at, machine) {
   const rows = it.models.map((model) => {
-    const { need, room, fits, ceiling } = fitVerdict(model, at, machine);
-    const filled = Math.min(1, need / room);
+    const { need, room, fits, empty, filled } = fitVerdict(model, at, machine);
+    const speed = (ceiling) => make("td", { class: "number" }, fits && ceiling ? `≤ ${short(Number(ceiling.toPrecision(3)))}` : "–");
     return make("tr", { class: fits ? "met" : "missed" },
       make("th", { scope: "row" }, token(model.name), " ", make("span", { class: "small" }, /^[\d.]+$/.test(model.bits) ? `${model.bits} bits` : String(model.bits ?? ""))),
-      make("td", {}, make("span", { class: "rate", style: { "--p": filled } }), quantity(need)),
+      make("td", {}, make("span", { class: "rate", style: { "--p": Math.min(1, need / room) } }), quantity(need)),
       make("td", {}, make("span", { "aria-hidden": "true" }, fits ? "✓ " : "✗ "), fits ? "fits" : "too large"),
-      make("td", { class: "number" }, fits && ceiling ? `≤ ${short(Number(ceiling.toPrecision(3)))}` : "–"));
+      speed(empty), speed(filled));
   });
-  const head = ["model", "needs", "", "tokens a second"].map((name) => make("th", { scope: "col" }, name || make("span", { class: "unseen" }, "fits")));
+  const context = `${it.contexts[at].toLocaleString("en")} tokens`;
+  const head = ["model", `needs, with ${context}`, "", "tokens per second, empty cache", `tokens per second, ${context} cached`]
+    .map((name) => make("th", { scope: "col" }, name || make("span", { class: "unseen" }, "fits")));
   return make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
 }
 
@@ -44,7 +46,6 @@ PANELS.fit = (element) => {
   const says = make("p", { class: "readout", "aria-live": "polite" });
   const slot = make("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "What fits" });
   element.append(
-    make("h3", {}, "What fits your machine"),
     make("div", { class: "controls" }, chip.element, memoryField.element, bandwidthField.element, contexts.element), says, slot);
   function redraw() {
     const given = { memory: Number(memoryField.input.value) * GIB, bandwidth: Number(bandwidthField.input.value) * 1e9, share: it.usable_share ?? 1 };

@@ -62,14 +62,14 @@ function headsOverview(it, jump) {
     figure.layout.shapes = picked();
     plot(picture, figure);
     list.replaceChildren("Strongest: ", ...topHeads(it, score).map(({ layer, head, value }) =>
-      make("button", { type: "button", class: "quiet", onclick: () => jump(layer, head) },
+      make("button", { type: "button", class: "quiet", onclick: () => jump(layer, head, score) },
         `layer ${layer}, head ${head} (${it.units?.[score] ? short(value) : percent(value)})`)));
     if (picture.dataset.listening) return;
     picture.dataset.listening = "yes";
-    picture.on("plotly_click", ({ points: [{ x, y }] }) => jump(y, x));
+    picture.on("plotly_click", ({ points: [{ x, y }] }) => jump(y, x, score));
   }
   const element = make("div", { class: "overview" },
-    make("h3", {}, "All heads"),
+    make("h4", {}, "All heads"),
     choice(names, score, "Score of the heads", (name) => { score = name; redraw(); }), about, picture, list);
   return {
     element, redraw,

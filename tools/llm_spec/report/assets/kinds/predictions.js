@@ -47,7 +47,7 @@ PANELS.predictions = (element) => {
   const views = prompts.map((it) => {
     const picture = make("div", { class: "drawing", role: "img" });
     const says = make("p", { class: "readout" });
-    const view = make("figure", { class: "prediction" }, make("h3", {}, make("bdi", {}, `${it.prompt} …`)), picture, says);
+    const view = make("figure", { class: "prediction" }, make("h4", {}, make("bdi", {}, `${it.prompt} …`)), picture, says);
     return { it, picture, says, view };
   });
   const redraw = () => {
