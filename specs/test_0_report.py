@@ -81,7 +81,7 @@ def test_the_number_under_the_pointer_is_the_weight_in_the_results(tmp_path, exh
             shown.append(hovered(reader, panel, query, key))
             expected.append(sentence(weights[12][3], query, key))
         pick_in_the_overview(reader, panel, layer=7, head=2)
-        shown.append(panel.locator("h3").first.text_content())
+        shown.append(panel.locator("h4").first.text_content())
         expected.append("Layer 7, head 2")
         shown.append(hovered(reader, panel, 5, 2))
         expected.append(sentence(weights[7][2], 5, 2))
@@ -118,7 +118,7 @@ def pick_in_the_overview(reader, panel, layer, head):
     reader.mouse.click(box["x"] + box["width"] * (head + 0.5) / HEADS,
                        box["y"] + box["height"] * (layer + 0.5) / LAYERS)  # fmt: skip
     reader.wait_for_function(
-        f"document.querySelector('.attention h3').textContent.startsWith('Layer {layer}')"
+        f"document.querySelector('.attention h4').textContent.startsWith('Layer {layer}')"
     )
 
 
@@ -237,6 +237,7 @@ def test_filters_and_links_lead_to_exactly_the_claims_they_name(tmp_path, exhibi
     path = written(tmp_path)
     left = {}
     with visit(path) as visited:
+        visited.page.evaluate("location.hash = '#ledger'")
         for field, value in choices:
             visited.page.locator(f"#filters [name={field}]").select_option(value)
             left[field, value] = visited.page.locator(

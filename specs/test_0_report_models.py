@@ -220,7 +220,9 @@ MACHINES = [(5.2, 100), (8, 100), (32, 100), (32, 400), (128, 819.2)]  # GB as s
 @pytest.mark.browser
 @pytest.mark.claim(id="0.45", falsifier=forget_the_cache)
 def test_the_fit_table_answers_for_the_machine_that_the_reader_types(tmp_path, exhibit):
-    """Two models on five machines; the first of them holds the weights but not the cache."""
+    """Two models on five machines; the first of them holds the weights but not the cache.
+
+    Each has two ceilings, and the head of the table says for which context each is."""
     whole = sample()
     fit = exhibit_of(whole, "fit")
     shown, expected = [], []
@@ -235,21 +237,25 @@ def test_the_fit_table_answers_for_the_machine_that_the_reader_types(tmp_path, e
                 given = [memory, bandwidth, model["name"]]
                 shown.append([*given, *(cell.strip() for cell in cells[1:])])
                 expected.append([*given, *answer(model, fit["usable_share"], memory, bandwidth)])
-    exhibit.table(shown, ["memory (GB)", "bandwidth (GB/s)", "model", "fits", "tokens a second"],
+        heads = panel.locator("thead th").all_inner_texts()[-2:]
+    exhibit.table(shown, ["memory (GB)", "bandwidth (GB/s)", "model", "fits", *heads],
                   title="answers")  # fmt: skip
 
     says = exhibit.measured("answers", shown, should_be=expected)
 
     assert {row[3] for row in expected} == {"✓ fits", "✗ too large"}, "all would answer alike"
     assert shown == expected, says
+    contexts = ["tokens per second, empty cache", "tokens per second, 2,048 tokens cached"]
+    assert heads == contexts, f"heads of the ceilings = {heads}, but should be {contexts}"
 
 
 def answer(model, share, memory, bandwidth):
     """Whether weights and cache fit in what a program may take, and how fast they can be read."""
     need = model["weights_bytes"] + model["kv_bytes"][0]
     if need > memory * 2**30 * share:
-        return "✗ too large", "–"
-    return "✓ fits", f"≤ {bandwidth * 1e9 / (model['read_bytes'] + model['kv_bytes'][0]):.3g}"
+        return "✗ too large", "–", "–"
+    reads = model["read_bytes"], model["read_bytes"] + model["kv_bytes"][0]
+    return "✓ fits", *(f"≤ {bandwidth * 1e9 / read:.3g}" for read in reads)
 
 
 def listen_to_nobody(monkeypatch):

@@ -1,0 +1,172 @@
+"""Experiment 0: what the page and its commands say of models, corrections, mistakes."""
+
+import dataclasses
+import io
+import json
+import re
+from contextlib import redirect_stderr, redirect_stdout
+from html import unescape
+
+import pytest
+
+from fixtures.doubles.browser import chromium
+from fixtures.doubles.report_sample import miswrite_template, sample, written
+from llm_spec.cli import command_line, fit
+from llm_spec.report import comparison, destination, page
+from llm_spec.report.page import render_report
+
+OPTIONS = re.compile(r'<option value="(model[^"]*)"[^>]*>([^<]*)<')
+CARDS = re.compile(
+    r'<p class="truth"><span class="label">([^<]*)</span> <bdi>([^<]*)</bdi></p>', re.DOTALL
+)
+
+
+def name_them_all_alike(monkeypatch):
+    monkeypatch.setattr(page, "named", lambda subject, kinds: subject)
+
+
+@pytest.mark.claim(id="0.109", falsifier=name_them_all_alike)
+def test_the_selector_tells_a_tokenizer_or_a_shape_from_a_model(exhibit):
+    """Models by the value of their option, and the words that a reader sees."""
+    whole = sample()
+    for name in ("model-c", "model-d"):
+        whole["claims"].append({**whole["claims"][1], "subject": name})
+    whole["environment"]["subjects"] = {"model-a": "model", "model-c": "tokenizer only",
+                                        "model-d": "shape only"}  # fmt: skip
+    told = dict(OPTIONS.findall(render_report(whole)))
+    exhibit.table(list(map(list, told.items())), ["model", "in the selector"], "options")
+    wanted = {"model-a": "model-a", "model-b": "model-b", "model-c": "model-c (tokenizer only)",
+              "model-d": "model-d (shape only)"}  # fmt: skip
+
+    says = exhibit.measured("options", told, should_be=wanted)
+
+    assert told == wanted, says
+
+
+def head_every_card_alike(monkeypatch):
+    miswrite_template(monkeypatch, "corrections.html", "[entry.verdict]", "['verified']")
+
+
+@pytest.mark.claim(id="0.110", falsifier=head_every_card_alike)
+def test_a_correction_that_did_not_run_is_not_told_as_the_truth(exhibit):
+    """One card per correction: verified, refuted, inconclusive, not run."""
+    whole = sample()
+    rows = [c for c in whole["claims"] if c["subject"] == "model-a" and c["id"] != "0.1"]
+    verdicts = ("verified", "refuted", "inconclusive", "not run")
+    for row, verdict in zip(rows, verdicts):
+        row |= {"verdict": verdict, "corrects": "a mistake", "says": f"this was {verdict}"}
+    whole["claims"] = rows[: len(verdicts)]
+    html = render_report(whole)
+    section = html[html.index('<section id="corrections"') :]
+    told = {unescape(says): label for label, says in CARDS.findall(section)}
+    exhibit.table(list(map(list, told.items())), ["claim", "headed"], "cards")
+    wanted = {
+        "this was verified": "Measured instead",
+        "this was refuted": "Claimed instead, and refuted here",
+        "this was inconclusive": "Claimed instead, undecided here",
+        "this was not run": "Claimed instead, not checked here",
+    }
+
+    says = exhibit.measured("cards", told, should_be=wanted)
+
+    assert told == wanted, says
+    in_sight = section[: section.index("<details")]
+    assert "this was not run" not in in_sight, (
+        "a correction that did not run stands with the others"
+    )
+
+
+def write_whatever_is_asked(monkeypatch):
+    monkeypatch.setattr(destination, "check_destination", lambda *_: None)
+
+
+@pytest.mark.claim(id="0.117", falsifier=write_whatever_is_asked)
+def test_a_wrong_ending_and_an_interrupt_end_in_one_line(tmp_path, exhibit, monkeypatch):
+    """Exit code and words: 2 for a page that is asked for as x.pdf, 130 after Ctrl-C."""
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(sample()))
+    pdf = str(tmp_path / "x.pdf")
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "run", interrupted)
+    asked = {
+        "report": ["report", str(results), "-o", pdf],
+        "compare": ["compare", str(results), str(results), "-o", pdf],
+        "fit": ["fit"],
+    }
+    answers = {name: answer(arguments) for name, arguments in asked.items()}
+    exhibit.table([[name, code, said] for name, (code, said) in answers.items()],
+                  ["command", "exit code", "said"], "answers")  # fmt: skip
+    codes = {name: code for name, (code, _) in answers.items()}
+
+    says = exhibit.measured("exit codes", codes, {"report": 2, "compare": 2, "fit": 130})
+
+    assert codes == {"report": 2, "compare": 2, "fit": 130}, says
+    long = [said for _, said in answers.values() if said.count("\n") != 1]
+    assert long == [], f"answers of more than one line = {long}, but should be none"
+    assert not (tmp_path / "x.pdf").exists(), "x.pdf was written"
+
+
+def answer(arguments):
+    """Exit code and everything said."""
+    said = io.StringIO()
+    with redirect_stderr(said), redirect_stdout(said):
+        code = command_line.main(arguments)
+    return code, said.getvalue()
+
+
+def overlook_it(monkeypatch):
+    compare = comparison.compare
+    monkeypatch.setattr(comparison, "compare", lambda *given: dataclasses.replace(
+        compare(*given), is_one_run=False))  # fmt: skip
+
+
+@pytest.mark.claim(id="0.118", falsifier=overlook_it)
+def test_a_run_that_is_held_against_itself_is_told(tmp_path, exhibit):
+    """In the terminal and on the page; two runs that differ are not told so."""
+    one, other = sample(), sample()
+    other["claims"][0]["verdict"] = "refuted"
+    told = {}
+    for name, (a, b) in {"itself": (one, one), "another": (one, other)}.items():
+        for path, run in ((tmp_path / "a.json", a), (tmp_path / "b.json", b)):
+            path.write_text(json.dumps(run))
+        html = tmp_path / "compare.html"
+        code, said = answer(["compare", *map(str, (tmp_path / "a.json", tmp_path / "b.json")),
+                             "-o", str(html)])  # fmt: skip
+        assert code == 0, said
+        told[name] = ["held against itself" in text for text in (said, html.read_text())]
+    exhibit.table([[k, *map(str, v)] for k, v in told.items()], ["run", "terminal", "page"], "told")
+    wanted = {"itself": [True, True], "another": [False, False]}
+
+    says = exhibit.measured("told in the terminal and on the page", told, should_be=wanted)
+
+    assert told == wanted, says
+
+
+def keep_it_to_yourself(monkeypatch):
+    miswrite_template(monkeypatch, "header.html", "noscript>", "template>")
+
+
+@pytest.mark.browser
+@pytest.mark.claim(id="0.119", falsifier=keep_it_to_yourself)
+def test_without_javascript_the_page_says_what_is_missing(tmp_path, exhibit):
+    """The notice is in sight, and so are tokens, tables and, unfolded, the ledger."""
+    path = written(tmp_path)
+    with chromium() as browser, browser.new_context(java_script_enabled=False) as reader:
+        opened = reader.new_page()
+        opened.goto(path.as_uri())
+        notices = opened.locator(".masthead .notice")
+        said = [it.inner_text() for it in notices.all() if it.is_visible()]
+        opened.locator("#ledger .whole > summary").click()
+        seen = {name: opened.locator(name).first.is_visible()
+                for name in (".piece", ".lens", ".ledger > li", ".panel .result")}  # fmt: skip
+        useless = [it for it in opened.locator("[data-script]").all() if it.is_visible()]
+    exhibit.text("\n".join(said) or "nothing", title="what the page says without JavaScript")
+
+    says = exhibit.measured("notices", len(said), should_be=1)
+
+    assert len(said) == 1, says
+    assert all(seen.values()), f"in sight = {seen}, but should be all"
+    assert useless == [], f"controls that do nothing = {len(useless)}, but should be 0"
