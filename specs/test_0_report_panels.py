@@ -184,7 +184,7 @@ def test_the_roofline_tells_tokens_per_second_and_their_ceiling(tmp_path, exhibi
         picture = visited.page.locator("[data-draw=roofline]").first
         picture.scroll_into_view_if_needed()
         picture.locator(".main-svg").first.wait_for(state="attached")
-        said = " ".join(picture.locator("text").all_inner_texts())
+        said = " ".join(picture.locator("text").all_text_contents())
     exhibit.text(said, title="words in the picture")
     wanted = ["decode", "12.5 tokens/s", "25% of the ceiling", "at most 50 tokens/s",
               "prefill", "300 tokens/s", "75% of the ceiling", "at most 400 tokens/s"]  # fmt: skip
@@ -219,7 +219,7 @@ def test_an_induction_head_is_shown_on_a_text_that_repeats_itself(tmp_path, exhi
         panel = visited.page.locator(".attention").first
         panel.scroll_into_view_if_needed()
         before = panel.locator(".sentence button").all_inner_texts()
-        panel.get_by_text("induction", exact=True).first.click()
+        panel.get_by_role("radio", name="induction").click()
         panel.get_by_role("button", name="layer 3, head 0").click()
         after = panel.locator(".sentence button").all_inner_texts()
         title = panel.locator("h4").first.inner_text()

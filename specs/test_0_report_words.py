@@ -12,7 +12,8 @@ import pytest
 from fixtures.doubles.browser import chromium
 from fixtures.doubles.report_sample import miswrite_template, sample, written
 from llm_spec.cli import command_line, fit
-from llm_spec.report import comparison, destination, page
+from llm_spec.cli import compare as compare_command
+from llm_spec.report import destination, page
 from llm_spec.report.page import render_report
 
 OPTIONS = re.compile(r'<option value="(model[^"]*)"[^>]*>([^<]*)<')
@@ -118,8 +119,8 @@ def answer(arguments):
 
 
 def overlook_it(monkeypatch):
-    compare = comparison.compare
-    monkeypatch.setattr(comparison, "compare", lambda *given: dataclasses.replace(
+    compare = compare_command.compare
+    monkeypatch.setattr(compare_command, "compare", lambda *given: dataclasses.replace(
         compare(*given), is_one_run=False))  # fmt: skip
 
 
