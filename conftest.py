@@ -23,6 +23,7 @@ pytest_plugins = [
     "fixtures.plugins.model_options",
     "fixtures.plugins.collection",
     "fixtures.plugins.subjects",
+    "fixtures.plugins.serving",
     "fixtures.plugins.reporter",
     "fixtures.plugins.proofs",
     "fixtures.plugins.workers",

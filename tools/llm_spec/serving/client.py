@@ -1,0 +1,146 @@
+"""A client of the OpenAI protocol, as `/v1/completions` and `/v1/chat/completions` speak it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from llm_spec.text.untrusted import one_line
+
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+
+
+class NotAnAnswer(Exception):
+    """The server gave no answer of the protocol. The text says what it gave, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered: the status, and the JSON object of the body. Not to be trusted."""
+
+    status: int
+    body: Mapping[str, Any]
+
+    @property
+    def choice(self) -> Mapping[str, Any]:
+        """The first choice. Raises `NotAnAnswer` where there is none."""
+        try:
+            choice: Mapping[str, Any] = self.body["choices"][0]
+        except (KeyError, IndexError, TypeError):
+            said = one_line(json.dumps(self.body))
+            raise NotAnAnswer(f"status {self.status} without a choice: {said}.") from None
+        return choice
+
+    @property
+    def text(self) -> str:
+        """The text of the first choice; the content of its message for a chat."""
+        choice = self.choice
+        found = choice["message"]["content"] if "message" in choice else choice["text"]
+        return found or ""
+
+    @property
+    def finish_reason(self) -> str:
+        return str(self.choice["finish_reason"])
+
+    @property
+    def tokens(self) -> list[Mapping[str, Any]]:
+        """An entry per token where logprobs were asked for: id, logprob and what else it holds."""
+        return list((self.choice.get("logprobs") or {}).get("content", ()))
+
+    @property
+    def ids(self) -> list[int]:
+        return [entry["id"] for entry in self.tokens]
+
+    @property
+    def logprobs(self) -> list[float]:
+        """Natural logarithms, one per token."""
+        return [entry["logprob"] for entry in self.tokens]
+
+    @property
+    def counted(self) -> tuple[int, int, int]:
+        """Tokens of the prompt, of the answer and of both, as `usage` states them."""
+        usage = self.body["usage"]
+        return usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]
+
+
+class Client:
+    """Requests to one server, each over a connection of its own; safe to use from many threads.
+
+    Args:
+        url: where the server is, without `/v1`.
+        seconds: the longest silence of the server.
+        wire: what carries the requests; httpx2's own by default.
+    """
+
+    def __init__(
+        self, url: str, seconds: float = 60, wire: httpx2.BaseTransport | None = None
+    ) -> None:
+        # Proxies that the environment names are for the network, not for this machine.
+        self._http = httpx2.Client(
+            base_url=url, timeout=seconds, transport=wire, trust_env=False,
+            headers={"Connection": "close"},
+        )  # fmt: skip
+
+    def close(self) -> None:
+        self._http.close()
+
+    def complete(self, prompt: str, **settings: Any) -> Answer:
+        """What follows `prompt`. Raises `NotAnAnswer`, also for a status that is no success."""
+        return self._asked(COMPLETIONS, {"prompt": prompt, **settings})
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Answer:
+        """The answer to `messages`. Raises `NotAnAnswer`, also for a status that is no success."""
+        return self._asked(CHAT, {"messages": messages, **settings})
+
+    def pieces(self, path: str, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """The chunks of a streamed answer, in order. Raises `NotAnAnswer` for anything else, and
+        where the stream ends before it says that it is done."""
+        response = self._sent("POST", path, json.dumps({**body, "stream": True}).encode())
+        lines = [line for line in response.text.splitlines() if line.startswith("data: ")]
+        if response.status_code != 200 or not lines or lines[-1] != "data: [DONE]":
+            said = one_line(response.text)
+            raise NotAnAnswer(f"status {response.status_code} and no whole stream: {said}.")
+        return [_object(line.removeprefix("data: "), 200) for line in lines[:-1]]
+
+    def post(self, path: str, content: bytes) -> Answer:
+        """The answer to any bytes, whatever its status. Raises `NotAnAnswer` if it is no JSON."""
+        response = self._sent("POST", path, content)
+        return Answer(response.status_code, _object(response.text, response.status_code))
+
+    def get(self, path: str) -> Answer:
+        """The same for a GET."""
+        response = self._sent("GET", path)
+        return Answer(response.status_code, _object(response.text, response.status_code))
+
+    def leave(self, path: str, body: Mapping[str, Any]) -> None:
+        """Ask for a streamed answer, and close the connection once it begins."""
+        content = json.dumps({**body, "stream": True}).encode()
+        with self._http.stream("POST", path, content=content) as response:
+            next(response.iter_bytes(), None)
+
+    def _asked(self, path: str, body: Mapping[str, Any]) -> Answer:
+        answer = self.post(path, json.dumps(body).encode())
+        if answer.status != 200:
+            said = one_line(json.dumps(answer.body))
+            raise NotAnAnswer(f"status {answer.status} for a valid request: {said}.")
+        return answer
+
+    def _sent(self, method: str, path: str, content: bytes | None = None) -> httpx2.Response:
+        try:
+            return self._http.request(method, path, content=content)
+        except httpx2.HTTPError as error:
+            said = one_line(str(error)) or type(error).__name__
+            raise NotAnAnswer(f"no answer to {method} {path}: {said}.") from error
+
+
+def _object(text: str, status: int) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        said = one_line(text) or "nothing"
+        raise NotAnAnswer(f"status {status} and no JSON object: {said}.")
+    return found

@@ -1,0 +1,120 @@
+"""A server as a process on this machine: started on loopback, and gone when it is closed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import httpx2
+
+from llm_spec.text.untrusted import one_line
+
+MLX_LM = (sys.executable, "-m", "mlx_lm", "server")
+PATIENCE = 120.0  # seconds until it serves: a slow, busy machine needs 20 for the imports
+
+
+class NotServing(Exception):
+    """The server does not serve. The text says why, in one sentence."""
+
+
+class Server:
+    """A process that serves `model`, a directory, on loopback. It is ended with the object, or with
+    this process.
+
+    Args:
+        program: the command to which `--model`, `--host` and `--port` are added.
+        port: 0 for one that is free.
+        seconds: how long it may take until it says that it is healthy.
+
+    Raises:
+        NotServing: the port is taken, the process ended, or it was not healthy in time. No process
+            is left behind.
+    """
+
+    def __init__(
+        self, model: Path, program: Sequence[str] = MLX_LM, port: int = 0, seconds: float = PATIENCE
+    ) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        if _is_taken(self.port):
+            raise NotServing(f"Port {self.port} is taken: name another, or none.")
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
+        where = ("--model", str(model), "--host", "127.0.0.1", "--port", str(self.port))
+        with tempfile.TemporaryDirectory() as empty:
+            # Nothing is fetched, and no hub's folder is there: nothing of the user's is listed.
+            nothing = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": empty, "NO_PROXY": "127.0.0.1"}
+        self._process = subprocess.Popen(
+            [*program, *where], env={**os.environ, **nothing}, stdin=subprocess.DEVNULL,
+            stdout=self._log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.close = weakref.finalize(self, _end, self._process, self._log)
+        try:
+            self._wait_until_healthy(seconds)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def log(self) -> str:
+        """What it printed so far. Not to be trusted."""
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
+
+    def interrupt(self, seconds: float) -> int:
+        """Press Ctrl-C: the exit code. Raises `NotServing` if it still runs after `seconds`."""
+        self._process.send_signal(signal.SIGINT)
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise NotServing(f"The server still runs {seconds:.0f} s after Ctrl-C.") from None
+
+    def _wait_until_healthy(self, seconds: float) -> None:
+        start = time.monotonic()
+        with httpx2.Client(base_url=self.url, timeout=1, trust_env=False) as http:
+            while time.monotonic() - start < seconds:
+                code = self._process.poll()
+                if code is not None:
+                    last = one_line((self.log().strip().splitlines() or ["nothing"])[-1])
+                    raise NotServing(f"The server ended with exit code {code}; it said: {last}.")
+                try:
+                    if http.get("/health").status_code == 200:
+                        return
+                except httpx2.HTTPError:
+                    pass  # it does not listen yet
+                time.sleep(0.05)
+        raise NotServing(f"The server was not healthy within {seconds:.0f} s.")
+
+
+def free_port() -> int:
+    """A port of loopback on which nobody listened a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _end(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    log.close()
