@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from fixtures.doubles.lying_wire import LyingWire, of_choice
+from fixtures.models.served import hold_to_library
 from llm_spec.numerics.distances import distance, worst
 from llm_spec.serving.client import CHAT, COMPLETIONS
-from llm_spec.text.untrusted import one_line
 
 PROMPTS = ("the cat sat on the mat", "Rust", "one two three four five six seven", "a")
 TURNS = (
@@ -26,20 +26,7 @@ TURNS = (
     ],
 )
 TOKENS = 8
-SHOWN = 60  # characters of a text in a table
 CLOSE = 1e-4  # of logprobs, in float32: a cached prefix and a whole prompt are added in two orders
-
-
-def compare(exhibit, rows, what):
-    """Hold the served texts to the library's: (name, served, library) per row."""
-    exhibit.table(
-        [[name, one_line(served, SHOWN), one_line(said, SHOWN)] for name, served, said in rows],
-        columns=["request", "served", "library"], title=what,
-    )  # fmt: skip
-    other = [name for name, served, said in rows if served != said]
-    says = exhibit.measured(f"{what} that differ from the library's", other, should_be=[])
-    assert any(said for _, _, said in rows), "the library says nothing to compare with"
-    assert not other, says
 
 
 def read_one_letter_more(served):
@@ -58,7 +45,7 @@ def test_a_served_completion_is_what_the_library_generates(served, exhibit):
         answer = served.client.complete(prompt, max_tokens=TOKENS)
         said = served.library(served.encode(prompt), TOKENS)
         rows.append((prompt, answer.text, said.text))
-    compare(exhibit, rows, "completions")
+    hold_to_library(exhibit, rows, "completions")
 
 
 def apply_the_template_twice(served):
@@ -77,7 +64,7 @@ def test_a_served_chat_is_what_the_library_generates_after_the_template(served, 
         answer = served.client.chat(messages, max_tokens=TOKENS)
         said = served.library(served.render(messages), TOKENS)
         rows.append((messages[-1]["content"], answer.text, said.text))
-    compare(exhibit, rows, "chats")
+    hold_to_library(exhibit, rows, "chats")
 
 
 def lose_one_piece(served):
@@ -108,7 +95,7 @@ def test_the_pieces_of_a_stream_are_the_whole_answer(served, exhibit):
             said = served.library(ids, TOKENS)
             rows.append((f"{path} {prompt}", "".join(texts), said.text))
     assert min(counts) > 1, f"pieces per answer = {counts}: nothing was streamed"
-    compare(exhibit, rows, "streamed texts")
+    hold_to_library(exhibit, rows, "streamed texts")
 
 
 def answer_with_anothers_text(served):
@@ -142,7 +129,7 @@ def test_requests_at_once_get_their_own_answers(served, exhibit):
             texts = list(clients.map(ask, range(crowd)))
         rows += [(f"{crowd}: {prompt}", text, alone[prompt]) for prompt, text in zip(CROWD, texts)]
     assert len(set(alone.values())) == len(alone), "two prompts have one answer: mixed up or not?"
-    compare(exhibit, rows, "answers")
+    hold_to_library(exhibit, rows, "answers")
 
 
 def one_token_late(served):
@@ -172,3 +159,41 @@ def test_served_logprobs_are_the_models_at_the_emitted_tokens(served, exhibit):
     says = exhibit.measured("largest distance of a logprob", worst(apart), should_be=f"≤ {CLOSE}")
     assert all(same_ids), "the ids are not those of the library"
     assert worst(apart) <= CLOSE, says
+
+
+def keep_the_first_answer(served):
+    """The fault of a prompt cache that gives what the longest known prefix gave."""
+    first = []
+
+    def known(choice):
+        first.append(choice)
+        return first[0]
+
+    return {"served": served.through(LyingWire(answer=of_choice(known)))}
+
+
+@pytest.mark.claim(id="10.8", falsifier=keep_the_first_answer)
+def test_a_prompt_that_shares_a_prefix_with_an_earlier_one_gets_its_own_answer(served, exhibit):
+    """Asked for the first time, again, extended by a part of its answer, as a longer and a
+    shorter branch: the server takes the prefix from its cache, the library computes it."""
+    base = "once upon a time there was a cat"
+    answer = served.client.complete(base, max_tokens=TOKENS).text
+    asked = (
+        base,
+        base,
+        base + answer[:3],
+        base + answer + " and a dog",
+        base[:-3] + "dog",
+        base[:9],
+    )
+    rows, cached, apart = [], [], []
+    for prompt in asked:
+        reply = served.client.complete(prompt, max_tokens=TOKENS, logprobs=True)
+        said = served.library(served.encode(prompt), TOKENS)
+        cached.append(reply.body["usage"].get("prompt_tokens_details", {}).get("cached_tokens", 0))
+        right = [step[id_] for step, id_ in zip(said.logprobs, said.ids, strict=True)]
+        apart.append(distance(np.array(reply.logprobs), np.array(right)))
+        rows.append((prompt, reply.text, said.text))
+    assert any(cached), "no prompt was taken from the cache"
+    hold_to_library(exhibit, rows, "answers from the cache")
+    assert worst(apart) <= CLOSE, f"logprobs are {worst(apart):.3g} apart"
