@@ -166,6 +166,8 @@ def keep_the_first_answer(served):
     first = []
 
     def known(choice):
+        if "logprobs" not in choice:
+            return choice
         first.append(choice)
         return first[0]
 

@@ -24,11 +24,13 @@ class Said:
 
 def says(
     model: Any, tokenizer: Any, prompt: Sequence[int], max_tokens: int, *,
-    seed: int | None = None, processors: dict[str, Any] | None = None, **sampling: Any,
+    seed: int | None = None, processors: dict[str, Any] | None = None, seen_from: int = 0,
+    **sampling: Any,
 ) -> Said:  # fmt: skip
     """What `stream_generate` says to the ids of `prompt`.
 
     `sampling` are arguments of mlx-lm's make_sampler, `processors` of its make_logits_processors.
+    The processors are shown the tokens from place `seen_from` on.
     MLX's random state is left as it was found.
     """
     with random_state_kept():
@@ -38,7 +40,10 @@ def says(
             stream_generate(
                 model, tokenizer, list(prompt), max_tokens=max_tokens,
                 sampler=make_sampler(**sampling),
-                logits_processors=make_logits_processors(**(processors or {})),
+                logits_processors=[
+                    lambda tokens, logits, process=process: process(tokens[seen_from:], logits)
+                    for process in make_logits_processors(**(processors or {}))
+                ],
             )
         )  # fmt: skip
     return Said(
