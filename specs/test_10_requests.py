@@ -172,7 +172,10 @@ def make_do(served):
 
 @pytest.mark.claim(id="10.12", falsifier=make_do)
 def test_a_bad_request_is_refused_in_json_and_the_next_one_is_served(served, exhibit):
-    """The status is 4xx, the body holds an error; then an ordinary request gets its answer."""
+    """The status is 4xx, the body holds an error; then an ordinary request gets its answer.
+
+    Not every bad request is here: some wrong types end mlx-lm 0.32.2's generation thread.
+    """
     said = served.library(served.encode("next"), 2).text
     rows = []
     for name, (path, body) in BAD.items():
