@@ -257,7 +257,7 @@ def test_reported_speed_agrees_with_the_wall_clock(trained, exhibit):
     exhibit.table(
         [["prompt", last.prompt_tokens, last.prompt_tps],
          ["generation", last.generation_tokens, last.generation_tps]],
-        columns=["phase", "tokens", "tokens a second"],
+        columns=["phase", "tokens", "tokens per second"],
         title="what mlx-lm reports",
     )  # fmt: skip
     share = reported / elapsed

@@ -153,7 +153,7 @@ def keep_keys_for_every_head(declared):
 
 @pytest.mark.claim(id="1.24", falsifier=keep_keys_for_every_head)
 def test_the_bytes_that_a_token_takes_in_the_cache_follow_from_the_config(declared, exhibit):
-    """2 (keys, values) × layers × KV heads × head_dim × bytes a number; room for 256 at a time."""
+    """2 (keys, values) × layers × KV heads × head_dim × bytes per number; grows by 256."""
     plain_cache(declared.packed)
     short, long = (filled(declared.packed, tokens) for tokens in (300, CONTEXT))
     size = long[0].keys.dtype.size
@@ -163,14 +163,15 @@ def test_the_bytes_that_a_token_takes_in_the_cache_follow_from_the_config(declar
          [f"{CONTEXT:,} tokens, by the formula", CONTEXT * token],
          [f"{CONTEXT:,} tokens, held by the arrays", held(long)],
          ["300 tokens, held by the arrays", held(short)],
-         ["300 tokens, with the room for more", allocated(short)]],
-        columns=["cache", "bytes"], title=f"KV cache at {8 * size} bits a number",
+         ["300 tokens, as allocated", allocated(short)]],
+        columns=["cache", "bytes"], title=f"KV cache at {8 * size} bits per number",
     )  # fmt: skip
     seen = held(long), held(short), allocated(short)
     expected = CONTEXT * token, 300 * token, 512 * token
 
     says = exhibit.measured(
-        f"bytes of {CONTEXT:,} tokens, of 300, and with their room", *map(spelled, (seen, expected))
+        f"KV cache bytes: {CONTEXT:,} tokens, 300 tokens, and 300 as allocated",
+        *map(spelled, (seen, expected)),
     )
 
     assert seen == expected, says
@@ -198,11 +199,11 @@ def test_a_quantised_cache_takes_its_bits_and_a_scale_and_bias_a_group(shape, ex
         size = cache[0].keys[1].dtype.size
         rows.append([bits, seen, numbers * bits // 8 + 2 * size * numbers // group, plain / seen])
     exhibit.table(
-        rows, columns=["bits", "bytes a token", "by the formula", "smaller by a factor of"],
-        title=f"quantised KV cache; unquantised: {plain:,} bytes a token",
+        rows, columns=["bits", "bytes per token", "by the formula", "smaller by a factor of"],
+        title=f"quantised KV cache; unquantised: {plain:,} bytes per token",
     )  # fmt: skip
     seen, expected = ([row[i] for row in rows] for i in (1, 2))
 
-    says = exhibit.measured("bytes a token at 8, 4 and 2 bits", seen, should_be=expected)
+    says = exhibit.measured("bytes per token at 8, 4 and 2 bits", seen, should_be=expected)
 
     assert seen == expected, says

@@ -131,7 +131,7 @@ def test_the_tokens_that_a_rotating_cache_keeps_are_seen_however_it_is_fed(train
     ways = list(compositions(TOKENS))
     wrong = wrong_cuts(ways, WINDOW, keep=2)
     show_sight(exhibit, [TOKENS], "fed at once")
-    exhibit.bars(losses(trained), title="cost of 56 tokens, past the 16th", axis="bits a token")
+    exhibit.bars(losses(trained), title="cost of 56 tokens, past the 16th", axis="bits per token")
 
     says = exhibit.measured(
         f"of {len(ways)} ways to feed it, those that show another window", len(wrong), should_be=0
@@ -269,11 +269,11 @@ def test_the_fewer_bits_the_cache_has_the_further_the_prediction_moves(trained, 
         cache = quantised_cache(trained.model, bits)
         rounded = [sampling.softmax(row) for row in logits_of(trained.model, ids, cache)]
         moved[f"{bits} bits"] = float(np.mean([divergence(*pair) for pair in zip(exact, rounded)]))
-    exhibit.bars(moved, title="predictions moved by rounding the cache", axis="bits a token")
+    exhibit.bars(moved, title="predictions moved by rounding the cache", axis="bits per token")
     eight, four, two = moved.values()
 
     says = exhibit.measured(
-        "divergence at 8, 4 and 2 bits", f"{eight:.3g}, {four:.3g}, {two:.3g} bits a token",
+        "divergence at 8, 4 and 2 bits", f"{eight:.3g}, {four:.3g}, {two:.3g} bits per token",
         should_be="rising",
     )  # fmt: skip
 

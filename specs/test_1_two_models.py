@@ -24,7 +24,7 @@ def test_a_smaller_file_of_the_same_model_predicts_worse(trained, exhibit):
     exhibit.bars(costs, title="cost of the same text", axis="bits per byte")
 
     says = exhibit.measured(
-        "bits per byte at 3 bits a weight", costs["3 bits"], f"above {costs['as stored']:.4g}"
+        "bits per byte at 3 bits per weight", costs["3 bits"], f"above {costs['as stored']:.4g}"
     )
 
     assert costs["3 bits"] > costs["as stored"], says
@@ -37,7 +37,7 @@ def swap_the_models(models):
 @pytest.mark.real
 @pytest.mark.claim(id="1.9", falsifier=swap_the_models)
 def test_the_8b_predicts_better_than_the_3b_and_answers_slower(models, exhibit):
-    """Bits per byte compare two tokenizers fairly; tokens a second would not."""
+    """Bits per byte compare two tokenizers fairly; tokens per second would not."""
     text = "\n".join(passages().values())
     measured = {}
     for name in ("llama-3.2-3b", "qwen3-8b"):
@@ -49,12 +49,12 @@ def test_the_8b_predicts_better_than_the_3b_and_answers_slower(models, exhibit):
         measured[name] = (cost, last.generation_tps)
     exhibit.table(
         [[name, *figures] for name, figures in measured.items()],
-        columns=["model", "bits per byte", "tokens a second"],
+        columns=["model", "bits per byte", "tokens per second"],
         title=prompts.COMPARISON_PROMPT,
     )
     (small_cost, small_speed), (big_cost, big_speed) = measured.values()
 
     says = exhibit.measured("8B's bits per byte", big_cost, should_be=f"below {small_cost:.4g}")
     assert big_cost < small_cost, says
-    says = exhibit.measured("8B's tokens a second", big_speed, f"below {small_speed:.4g}")
+    says = exhibit.measured("8B's tokens per second", big_speed, f"below {small_speed:.4g}")
     assert big_speed < small_speed, says

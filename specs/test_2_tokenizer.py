@@ -220,7 +220,7 @@ def test_the_cheapest_language_depends_on_the_vocabulary(vocabulary, exhibit):
     sizes = {language: len(text.encode()) for language, text in strings.SENTENCES.items()}
     exhibit.table(
         [[name, sizes[name], count, sizes[name] / count] for name, count in counts.items()],
-        columns=["language", "bytes", "tokens", "bytes a token"],
+        columns=["language", "bytes", "tokens", "bytes per token"],
         title="the same sentences in nine languages",
     )
     cheapest = min(counts, key=counts.__getitem__)

@@ -74,7 +74,7 @@ def test_the_table_has_a_row_a_token_and_is_stored_as_packed(declared, exhibit):
     bits = getattr(module, "bits", 32)
     exhibit.table(
         [["logical", logical, 8 * module.weight.nbytes / np.prod(logical)], ["stored", stored, 32]],
-        columns=["shape", "rows × width", "bits a number"],
+        columns=["shape", "rows × width", "bits per number"],
         title="embedding table",
     )
     size = declared.facts["vocab_rows"], declared.facts["hidden_size"]

@@ -76,7 +76,7 @@ def take_an_m2_pro(monkeypatch):
 
 @pytest.mark.claim(id="7.6", falsifier=take_an_m2_pro)
 def test_an_m3_pro_allows_35_tokens_a_second_of_qwen3_8b(exhibit):
-    """Apple publishes 150 GB/s for an M3 Pro; contexts of 128 tokens, 4 bits a weight."""
+    """Apple publishes 150 GB/s for an M3 Pro; contexts of 128 tokens, 4 bits per weight."""
     found = ceilings(PLANS_CHIP)
     exhibit.table(
         [[name, plan, found[name]] for name, (_, plan) in CEILINGS.items()],
@@ -86,7 +86,7 @@ def test_an_m3_pro_allows_35_tokens_a_second_of_qwen3_8b(exhibit):
     rounded = {name: round(ceiling) for name, ceiling in found.items()}
     expected = {name: ceiling for name, (ceiling, _) in CEILINGS.items()}
 
-    says = exhibit.measured("tokens a second at most", rounded, should_be=expected)
+    says = exhibit.measured("tokens per second at most", rounded, should_be=expected)
 
     assert rounded == expected, says
 

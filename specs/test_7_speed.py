@@ -45,7 +45,7 @@ def record_roofline(exhibit, name, work, bandwidths, products, rate):
          ["at most, by the published bandwidth", chip and chip.bandwidth / read,
           chip.name if chip else "unknown chip"]],
         columns=[f"{name}, {bandwidths.median / 1e9:.0f} GB/s, {products.median / 1e9:.0f} GFLOP/s",
-                 "tokens a second", ""],
+                 "tokens per second", ""],
         title=f"{name} against the machine's own ceilings",
     )  # fmt: skip
     exhibit.add(
@@ -129,7 +129,7 @@ def test_decode_speed_agrees_with_mlx_lms_own_but_for_one_token(trained, exhibit
             ["mlx-lm", theirs],
             ["mlx-lm × (n - 1) / n", theirs * (1 - 1 / count)],
         ],
-        columns=["decode rate", "tokens a second"],
+        columns=["decode rate", "tokens per second"],
         title=f"{count} tokens, one generation",
     )
     ratio = ours / (theirs * (1 - 1 / count))
