@@ -17,7 +17,7 @@ from fixtures.provision.catalogue import Entry
 from fixtures.synthetic.architectures import shipped
 from fixtures.synthetic.small_directory import write_architecture, write_model
 from fixtures.synthetic.tiny import build_tiny
-from llm_spec.laws import LAWS, OBJECT_LAWS, finding
+from llm_spec.laws import LAWS, OBJECT_LAWS, case
 from llm_spec.laws.model import storage
 from llm_spec.ledger.evidence import Exhibits
 
@@ -191,7 +191,7 @@ def test_a_law_says_which_half_of_it_is_left_out(exhibit):
 
 
 def take_it_for_unpacked(monkeypatch):
-    for module in (subjects, finding):
+    for module in (subjects, case):
         monkeypatch.setattr(module, "is_float32", lambda model: True)
 
 

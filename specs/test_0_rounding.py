@@ -14,7 +14,8 @@ from mlx_lm.models import llama
 from fixtures.planted import PROMPT
 from fixtures.synthetic.architectures import build_architecture
 from fixtures.synthetic.look_alikes import LARGE, with_a_large_vocabulary, with_large_scores
-from llm_spec.laws import Case, execution, finding
+from llm_spec.laws import Case, execution
+from llm_spec.laws import case as case_module
 from llm_spec.laws.model import batch, cache, forward, generation, serving, tracing
 from llm_spec.model import float32, quantisation
 from llm_spec.numerics import distances, tolerances
@@ -150,7 +151,7 @@ def forget_the_offset(monkeypatch):
 
 
 def see_no_jump(monkeypatch):
-    monkeypatch.setattr(finding, "rounding_noise", lambda *_: 0.0)
+    monkeypatch.setattr(case_module, "rounding_noise", lambda *_: 0.0)
 
 
 @pytest.mark.claim(id="0.66", falsifier=see_no_jump)
@@ -221,7 +222,7 @@ def packed_llama():
 
 
 def have_no_room(monkeypatch):
-    monkeypatch.setattr(finding, "float32_fits", lambda model: False)
+    monkeypatch.setattr(case_module, "float32_fits", lambda model: False)
 
 
 @pytest.mark.claim(id="0.68", falsifier=have_no_room)
