@@ -41,9 +41,8 @@ def float32_copy(model: nn.Module) -> nn.Module:
     Scales and biases are widened before they are multiplied out, so that unpacking is exact.
     """
     copied = shared_copy(model)
-    copied.update(tree_map(_widened, copied.parameters()))
-    copied = _with_heads_unpacked(loading.dequantize_model(copied))
-    copied.update(tree_map(_widened, copied.parameters()))  # microscaling modes give bfloat16
+    copied = _with_heads_unpacked(loading.dequantize_model(widen(copied)))
+    widen(copied)  # microscaling modes give bfloat16
     evaluate(copied)
     return copied
 
@@ -72,6 +71,12 @@ def _with_heads_unpacked(model: nn.Module) -> nn.Module:
             linear.weight = weight
             unpacked.append((path, linear))
     model.update_modules(tree_unflatten(unpacked))
+    return model
+
+
+def widen(model: nn.Module) -> nn.Module:
+    """`model` itself, with its floating-point arrays in float32, not computed yet."""
+    model.update(tree_map(_widened, model.parameters()))
     return model
 
 

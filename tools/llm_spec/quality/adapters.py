@@ -13,10 +13,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.utils import tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model
 
+from llm_spec.model.float32 import widen
 from llm_spec.model.storage import Way, grids_of, storage_of
 from llm_spec.numerics import tolerances
 from llm_spec.observe.rounding import rounding_noise
@@ -203,10 +204,5 @@ def _to_compute_with(model: nn.Module) -> nn.Module:
 
 
 def _widened(model: nn.Module) -> nn.Module:
-    model.update(tree_map(_widen, model.parameters()))
-    mx.eval([array for _, array in tree_flatten(model.parameters())])
+    mx.eval(widen(model).parameters())
     return model
-
-
-def _widen(array: mx.array) -> mx.array:
-    return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
