@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
@@ -72,11 +74,14 @@ class Client:
         url: where the server is, without `/v1`.
         seconds: the longest silence of the server.
         wire: what carries the requests; httpx2's own by default.
+        settings: what every request asks for that does not say otherwise, such as a model.
     """
 
     def __init__(
-        self, url: str, seconds: float = 60, wire: httpx2.BaseTransport | None = None
-    ) -> None:
+        self, url: str, seconds: float = 60, wire: httpx2.BaseTransport | None = None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
+        self.settings = dict(settings)
         # Proxies that the environment names are for the network, not for this machine.
         self._http = httpx2.Client(
             base_url=url, timeout=seconds, transport=wire, trust_env=False,
@@ -97,7 +102,8 @@ class Client:
     def pieces(self, path: str, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """The chunks of a streamed answer, in order. Raises `NotAnAnswer` for anything else, and
         where the stream ends before it says that it is done."""
-        response = self._sent("POST", path, json.dumps({**body, "stream": True}).encode())
+        asked = {**self.settings, **body, "stream": True}
+        response = self._sent("POST", path, json.dumps(asked).encode())
         lines = [line for line in response.text.splitlines() if line.startswith("data: ")]
         if response.status_code != 200 or not lines or lines[-1] != "data: [DONE]":
             said = one_line(response.text)
@@ -114,14 +120,19 @@ class Client:
         response = self._sent("GET", path)
         return Answer(response.status_code, _object(response.text, response.status_code))
 
-    def leave(self, path: str, body: Mapping[str, Any]) -> None:
-        """Ask for a streamed answer, and close the connection once it begins."""
-        content = json.dumps({**body, "stream": True}).encode()
+    def leave(self, path: str, body: Mapping[str, Any], after: int = 0) -> int:
+        """Ask for a streamed answer, and close the connection once it begins, or after so many
+        chunks of it: how many came."""
+        content = json.dumps({**self.settings, **body, "stream": True}).encode()
         with self._http.stream("POST", path, content=content) as response:
-            next(response.iter_bytes(), None)
+            if not after:
+                next(response.iter_bytes(), None)
+                return 0
+            chunks = (line for line in response.iter_lines() if line.startswith("data: "))
+            return len(list(islice(chunks, after)))
 
     def _asked(self, path: str, body: Mapping[str, Any]) -> Answer:
-        answer = self.post(path, json.dumps(body).encode())
+        answer = self.post(path, json.dumps({**self.settings, **body}).encode())
         if answer.status != 200:
             said = one_line(json.dumps(answer.body))
             raise NotAnAnswer(f"status {answer.status} for a valid request: {said}.")
