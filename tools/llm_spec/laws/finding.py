@@ -64,8 +64,9 @@ def within_rounding(what: str, measured: float, case: Case, times: float = 1) ->
     not suffice. In a half type only noise counts: a bound made of its unit of rounding would
     let through an error of 140 %. What is not finite is never what rounding does.
 
-    Where rounding alone moves a half type by more than the largest bound, a distance that is no
-    larger than that says nothing of this type: the float32 copy is what can be judged.
+    Where rounding alone moves a half type by more than the largest bound, another expert was chosen
+    or another block read. A distance of up to twice that, because both sides round, says nothing of
+    this type: the float32 copy is what can be judged.
 
     `times` is for a comparison in which more than the order of sums differs.
     """
@@ -73,8 +74,9 @@ def within_rounding(what: str, measured: float, case: Case, times: float = 1) ->
     if measured <= derived:
         return within(what, measured, derived)
     excused = times * tolerances.moved_by_rounding(case.dtype, case.noise)
-    jumps = case.dtype != mx.float32 and math.isfinite(case.noise)
-    if jumps and excused < measured <= times * tolerances.roundings(case.dtype) * case.noise:
+    moved = times * tolerances.roundings(case.dtype) * case.noise
+    jumps = case.dtype != mx.float32 and math.isfinite(moved) and moved > excused
+    if jumps and excused < measured <= 2 * moved:
         return not_applicable(f"{ROUNDING_ALONE} {case.noise:.2g} in this type")
     return within(what, measured, max(derived, excused))
 
