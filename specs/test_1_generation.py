@@ -30,7 +30,7 @@ N_TOKENS = 8  # long enough to leave the prompt behind, short enough for a slow 
 
 
 def generate(subject, prompt, max_tokens=N_TOKENS, tokenizer=None):
-    """Greedy generation: one of mlx_lm's responses a token."""
+    """Greedy generation: one of mlx_lm's responses per token."""
     tokenizer = tokenizer or subject.tokenizer
     return list(mlx_lm.stream_generate(subject.model, tokenizer, prompt, max_tokens=max_tokens))
 
@@ -46,7 +46,7 @@ def prefer_another_token_each_time(trained):
 
 @pytest.mark.claim(id="1.1", falsifier=prefer_another_token_each_time)
 def test_greedy_generation_is_deterministic(trained, exhibit):
-    """Two runs, token by token and bit by bit; one token over and over would prove nothing."""
+    """Tokens and log-probabilities of two runs; one token over and over would prove nothing."""
     first, second = (generate(trained, prompts.FIRST_PROMPT) for _ in range(2))
     show_generation(exhibit, trained, prompts.FIRST_PROMPT, first)
     ids = [[response.token for response in run] for run in (first, second)]
@@ -57,7 +57,7 @@ def test_greedy_generation_is_deterministic(trained, exhibit):
     assert same == len(first), says
 
     logprobs = [np.array(mx.stack([r.logprobs for r in run])) for run in (first, second)]
-    says = exhibit.measured("log-probabilities bit-equal", np.array_equal(*logprobs), True)
+    says = exhibit.measured("log-probabilities bit-identical", np.array_equal(*logprobs), True)
     assert np.array_equal(*logprobs), says
 
 
@@ -83,7 +83,7 @@ def take_the_second_best(monkeypatch):
 
 @pytest.mark.claim(id="1.2", falsifier=take_the_second_best)
 def test_each_token_is_the_argmax_of_the_logits_before_it(trained, exhibit):
-    """The whole text read once, without a cache, predicts every token that generation chose."""
+    """One forward pass over the whole text, without a cache, predicts each generated token."""
     prompt = tokens.prompt(trained.tokenizer, prompts.PREDICTION_PROMPT)
     generated = [response.token for response in generate(trained, prompt)]
     logits = trained.model(mx.array([prompt + generated]))[0]  # (tokens, vocabulary)
@@ -114,7 +114,7 @@ def stutter(monkeypatch):
 
 @pytest.mark.claim(id="1.3", falsifier=stutter)
 def test_streamed_text_is_the_batch_decode_but_for_a_first_space(vocabulary, exhibit):
-    """mlx-lm's byte-level detokenizer drops a space that begins the text; nothing else differs."""
+    """mlx-lm's byte-level detokenizer drops a leading space; nothing else differs."""
     tokenizer = vocabulary.tokenizer
     different = changed_by_streaming(tokenizer)
     first = tokens.encode(tokenizer, " Paris")
@@ -124,13 +124,13 @@ def test_streamed_text_is_the_batch_decode_but_for_a_first_space(vocabulary, exh
         title="a text that begins with a space",
     )
 
-    says = exhibit.measured("texts that streaming changes", different, should_be=[])
+    says = exhibit.measured("texts whose streamed form differs", different, should_be=[])
 
     assert not different, says
 
 
 def changed_by_streaming(tokenizer):
-    """The names of the texts that its streaming detokenizer gives otherwise than it should."""
+    """The names of the texts that its streaming detokenizer changes."""
     ids = {name: tokens.encode(tokenizer, text) for name, text in strings.ROUND_TRIP.items()}
     return [name for name, each in ids.items() if streamed(tokenizer, each) != due(tokenizer, each)]
 
@@ -149,21 +149,21 @@ def never_stop(monkeypatch):
 
 @pytest.mark.claim(id="1.4", falsifier=never_stop)
 def test_generation_stops_at_the_first_eos(trained, exhibit):
-    """A token that the model will choose is declared an EOS; the text must end just before it."""
+    """A token that the model will generate is declared an EOS; the text must end just before it."""
     free, outcome, expected = stopped(trained)
     exhibit.table(
-        [["free to go on", trained.tokenizer.decode(free)], ["stopped", outcome[1]]],
+        [["without an EOS", trained.tokenizer.decode(free)], ["with the EOS", outcome[1]]],
         columns=["generation", "text"],
         title=f"EOS = {free[N_TOKENS // 2]}",
     )
 
-    says = exhibit.measured("ended by, with", outcome, should_be=expected)
+    says = exhibit.measured("finish reason and text", outcome, should_be=expected)
 
     assert outcome == expected, says
 
 
 def stopped(subject):
-    """Ids of a free generation; why and with which text it ends at one of them; what is due."""
+    """Ids generated without an EOS; finish reason and text with one as EOS; what both should be."""
     free = [response.token for response in generate(subject, prompts.FIRST_PROMPT)]
     eos = free[N_TOKENS // 2]
     tokenizer = subject.tokenizer
@@ -189,13 +189,13 @@ def test_a_sentencepiece_tokenizer_streams_and_stops_as_claimed(models, exhibit)
     _, outcome, expected = stopped(subject)
     exhibit.table(
         [["texts that streaming changes", different, []], ["ended by, with", outcome, expected]],
-        columns=["", "seen", "due"], title="letters and bytes, in SentencePiece's spelling",
+        columns=["", "seen", "expected"], title="letters and bytes, in SentencePiece's spelling",
     )  # fmt: skip
     seen = different, outcome
 
-    says = exhibit.measured("texts changed, ended by, with", seen, should_be=([], expected))
+    says = exhibit.measured("changed texts; finish reason and text", seen, should_be=([], expected))
 
-    assert expected[1], "the text ends before it begins, which shows nothing"
+    assert expected[1], "expected text = '', but should not be empty"
     assert seen == ([], expected), says
 
 
@@ -212,7 +212,7 @@ def ignore_the_template(monkeypatch):
 
 @pytest.mark.claim(id="1.5", falsifier=ignore_the_template)
 def test_the_command_line_speaks_through_the_chat_template(trained, exhibit, monkeypatch):
-    """`mlx_lm.generate --prompt …` prints what the templated prompt yields, not the bare one."""
+    """`mlx_lm.generate --prompt …` prints the answer to the templated prompt, not the bare one."""
     if not trained.tokenizer.has_chat_template:
         pytest.skip(f"{trained.name} has no chat template")
     message = [{"role": "user", "content": prompts.CLI_PROMPT}]
@@ -227,7 +227,7 @@ def test_the_command_line_speaks_through_the_chat_template(trained, exhibit, mon
         title=prompts.CLI_PROMPT,
     )
 
-    assert bare != templated, "the template changes nothing, but should change an instruct model"
+    assert bare != templated, "answers with and without the template are equal, but should differ"
     says = exhibit.measured("the command line prints", repr(printed), should_be=repr(templated))
     assert printed == templated, says
 
@@ -249,7 +249,7 @@ def run_the_clock_double(monkeypatch):
 
 @pytest.mark.claim(id="1.6", falsifier=run_the_clock_double)
 def test_reported_speed_agrees_with_the_wall_clock(trained, exhibit):
-    """Tokens over the two reported rates are the seconds that passed: both read the same clock."""
+    """Tokens divided by the two reported rates are the seconds that mlx-lm counted."""
     start = time.perf_counter()
     last = generate(trained, prompts.FIRST_PROMPT)[-1]
     elapsed = time.perf_counter() - start
@@ -280,7 +280,7 @@ def call_home(monkeypatch):
 
 @pytest.mark.claim(id="1.7", falsifier=call_home)
 def test_a_cached_model_loads_and_answers_without_the_network(trained, exhibit, monkeypatch):
-    """Every way to open a connection is closed and counted while a fresh copy loads and answers."""
+    """Attempts to open a connection fail and are counted while a fresh copy loads and answers."""
     attempts = []
 
     def refuse(*address, **_):

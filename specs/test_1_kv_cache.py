@@ -1,4 +1,4 @@
-"""Experiment 1: the KV cache, which the plan shows in theory only: what it keeps and spares."""
+"""Experiment 1: the KV cache: what it stores, and that it changes no logit."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def trim_one_too_few(monkeypatch):
 
 @pytest.mark.claim(id="1.21", falsifier=trim_one_too_few)
 def test_a_rewound_cache_goes_on_as_if_the_trimmed_tokens_had_never_been_fed(subject, exhibit):
-    """The law of claim 9.23, and to the bit: other tokens follow the same beginning."""
+    """The law of claim 9.23, here bit-identical: the trimmed tokens and those fed next differ."""
     model, shared, first, second = subject.model, IDS[:4], IDS[4:7], IDS[7:10]
     fresh, rewound = plain_cache(model), plain_cache(model)
     logits_of(model, shared, fresh)
@@ -67,15 +67,15 @@ def test_a_rewound_cache_goes_on_as_if_the_trimmed_tokens_had_never_been_fed(sub
     exhibit.table(
         [["trimmed tokens", trimmed], ["cache length", rewound[0].size()],
          ["largest difference of logits", np.abs(seen - expected).max()]],
-        columns=["", "after rewinding"],
-        title=f"{len(first)} of {len(shared + first)} tokens taken back",
+        columns=["", "after trimming"],
+        title=f"{len(first)} of {len(shared + first)} tokens trimmed",
     )  # fmt: skip
 
     hold_to_law(subject, trimmed_is_never_fed, exhibit)
 
     same = np.array_equal(seen, expected)
-    says = exhibit.measured("logits bit-equal to those of a fresh cache", same, should_be=True)
-    assert not np.array_equal(seen, other), "other tokens have the same logits, so nothing shows"
+    says = exhibit.measured("logits bit-identical to those of a fresh cache", same, should_be=True)
+    assert not np.array_equal(seen, other), "other tokens have the same logits, but should differ"
     assert same, says
 
 
@@ -85,7 +85,7 @@ def turn_back_anyway(monkeypatch):
 
 @pytest.mark.claim(id="1.22", falsifier=turn_back_anyway)
 def test_a_rotating_cache_that_has_turned_refuses_to_be_rewound(subject, exhibit):
-    """What it has overwritten cannot come back: trimming takes nothing away and says 0."""
+    """Overwritten tokens cannot come back: trimming a full cache removes nothing and returns 0."""
     rows = []
     for fed in (5, 8, 11):
         cache = [caches.RotatingKVCache(8) for _ in plain_cache(subject.model)]
@@ -116,8 +116,8 @@ def lose_a_position(monkeypatch):
 
 @pytest.mark.claim(id="1.23", falsifier=lose_a_position)
 def test_a_saved_cache_goes_on_after_loading_to_the_bit(subject, exhibit, tmp_path):
-    """The law of claim 9.24; plain, rotating and quantised caches go on to the bit. The file holds
-    the room for tokens to come, too."""
+    """The law of claim 9.24, here bit-identical for each kind of cache. The file also holds the
+    allocated but unused part of the cache."""
     model, file = subject.model, str(tmp_path / "cache.safetensors")
     rows = []
     for name, cache in kinds_of_cache(subject):
@@ -127,13 +127,13 @@ def test_a_saved_cache_goes_on_after_loading_to_the_bit(subject, exhibit, tmp_pa
         expected, seen = (logits_of(model, IDS[8:10], each) for each in (cache, loaded))
         rows.append([name, type(loaded[0]).__name__, np.array_equal(seen, expected)])
     exhibit.table(
-        rows, columns=["cache", "loaded as", "logits bit-equal"], title="saved and loaded"
+        rows, columns=["cache", "loaded as", "logits bit-identical"], title="saved and loaded"
     )
 
     hold_to_law(subject, saved_cache_continues, exhibit)
 
     different = [row[0] for row in rows if not row[2]]
-    says = exhibit.measured("caches that go on differently", different, should_be=[])
+    says = exhibit.measured("caches whose logits change", different, should_be=[])
     assert not different, says
 
 
@@ -159,7 +159,7 @@ def test_the_bytes_that_a_token_takes_in_the_cache_follow_from_the_config(declar
     size = long[0].keys.dtype.size
     token = 2 * size * numbers_of(declared.facts)
     exhibit.table(
-        [["a token, by the formula", token],
+        [["one token, by the formula", token],
          [f"{CONTEXT:,} tokens, by the formula", CONTEXT * token],
          [f"{CONTEXT:,} tokens, held by the arrays", held(long)],
          ["300 tokens, held by the arrays", held(short)],

@@ -1,4 +1,4 @@
-"""Experiment 1: caches that are kept small, by forgetting or by rounding, and what that changes."""
+"""Experiment 1: KV caches that are bounded or quantised, and what that changes."""
 
 import mlx.core as mx
 import numpy as np
@@ -30,7 +30,7 @@ def window(queries, positions, size, keep=0):
 
 
 def visible(cache, cuts):
-    """Booleans (queries, positions): what each token's attention is given to see.
+    """Booleans (queries, positions): which tokens each token's attention can see.
 
     The keys that are fed are the positions themselves, so that what comes out names them.
     """
@@ -54,7 +54,7 @@ def visible(cache, cuts):
 
 
 def wrong_cuts(cuts, size, keep):
-    """The ways to feed the tokens after which one of them sees other tokens than it should."""
+    """The chunkings with which some token sees other tokens than it should."""
     everything = np.arange(TOKENS)
     expected = window(everything, everything, size, keep)
     return [
@@ -77,7 +77,7 @@ def overwrite_the_newest(monkeypatch):
 
 @pytest.mark.claim(id="1.28", falsifier=overwrite_the_newest)
 def test_a_rotating_cache_shows_each_token_exactly_its_window(exhibit):
-    """Rows see columns. Every way to cut eight tokens, and one by one with two tokens kept."""
+    """Rows see columns. Every chunking of eight tokens, and one by one with two tokens kept."""
     ways = list(compositions(TOKENS))
     wrong = {
         f"{len(ways)} ways, window of 3": wrong_cuts(ways, 3, keep=0),
@@ -87,11 +87,11 @@ def test_a_rotating_cache_shows_each_token_exactly_its_window(exhibit):
     show_sight(exhibit, [1] * TOKENS, "fed one by one")
     exhibit.table(
         [[name, len(cuts)] for name, cuts in wrong.items()],
-        columns=["fed", "cuts that show anything else"], title="windows",
+        columns=["fed", "chunkings that expose another window"], title="windows",
     )  # fmt: skip
     broken = sum(map(len, wrong.values()))
 
-    says = exhibit.measured("ways to feed it that show another window", broken, should_be=0)
+    says = exhibit.measured("chunkings that expose another window", broken, should_be=0)
 
     assert broken == 0, says
 
@@ -127,21 +127,21 @@ def show_the_kept_tokens_to_every_piece(monkeypatch):
     id="1.29", falsifier=overwrite_the_newest, mended=show_the_kept_tokens_to_every_piece
 )
 def test_the_tokens_that_a_rotating_cache_keeps_are_seen_however_it_is_fed(trained, exhibit):
-    """A prompt read at once through max_kv_size: its later tokens lose the first ones."""
+    """A prompt fed in one piece to a bounded cache: its later tokens do not see the kept ones."""
     ways = list(compositions(TOKENS))
     wrong = wrong_cuts(ways, WINDOW, keep=2)
     show_sight(exhibit, [TOKENS], "fed at once")
     exhibit.bars(losses(trained), title="cost of 56 tokens, past the 16th", axis="bits per token")
 
     says = exhibit.measured(
-        f"of {len(ways)} ways to feed it, those that show another window", len(wrong), should_be=0
+        f"of {len(ways)} chunkings, those that expose another window", len(wrong), should_be=0
     )
 
     assert not wrong, says
 
 
 def losses(subject, size=16, keep=4):
-    """Bits that the tokens past the window take, read at once through each kind of cache."""
+    """Bits per token past the window, with the text fed in one piece to each kind of cache."""
     ids = tokens.encode(subject.tokenizer, passages("prose")["prose"])[:57]
     kinds = {
         "nothing forgotten": caches.KVCache,
@@ -158,7 +158,7 @@ def losses(subject, size=16, keep=4):
 
 
 class Windowed(caches.KVCache):
-    """Forgets nothing, and shows each token what a rotating cache should."""
+    """Keeps every token, and masks attention to the window that a rotating cache should expose."""
 
     def __init__(self, size, keep):
         super().__init__()
@@ -171,7 +171,7 @@ class Windowed(caches.KVCache):
 
 @pytest.mark.claim(id="1.30", falsifier=overwrite_the_newest)
 def test_a_model_with_a_rotating_cache_computes_what_its_window_shows(subject, exhibit):
-    """Token by token, against an unbounded cache with the window's mask, in one piece."""
+    """Fed token by token, against an unbounded cache with the window's mask, fed in one piece."""
     layers = plain_cache(subject.model)
     rotating = [caches.RotatingKVCache(6, keep=2) for _ in layers]
     seen, _ = feed_in_chunks(subject.model, IDS[:9], [1] * 9, rotating)
@@ -188,7 +188,7 @@ def test_a_model_with_a_rotating_cache_computes_what_its_window_shows(subject, e
 
     says = exhibit.measured("largest distance", distance, should_be=f"at most {allowed:.2g}")
 
-    assert lost > allowed, "forgetting changes nothing, so nothing shows"
+    assert lost > allowed, "the window changes no logits, but should"
     assert distance <= allowed, says
 
 
@@ -227,7 +227,7 @@ def attend_a_little_wider(monkeypatch):
 def test_attention_over_a_quantised_cache_is_attention_over_the_unpacked_one(
     trained, exhibit, monkeypatch
 ):
-    """Layer by layer, for rounding a layer's keys and values would magnify what differs before."""
+    """Per layer: the rounding of a layer's keys and values would magnify earlier differences."""
     attend = base.quantized_scaled_dot_product_attention
     missed = []
 
@@ -269,7 +269,7 @@ def test_the_fewer_bits_the_cache_has_the_further_the_prediction_moves(trained, 
         cache = quantised_cache(trained.model, bits)
         rounded = [sampling.softmax(row) for row in logits_of(trained.model, ids, cache)]
         moved[f"{bits} bits"] = float(np.mean([divergence(*pair) for pair in zip(exact, rounded)]))
-    exhibit.bars(moved, title="predictions moved by rounding the cache", axis="bits per token")
+    exhibit.bars(moved, title="divergence of the predictions", axis="bits per token")
     eight, four, two = moved.values()
 
     says = exhibit.measured(
@@ -281,6 +281,6 @@ def test_the_fewer_bits_the_cache_has_the_further_the_prediction_moves(trained, 
 
 
 def divergence(exact, other):
-    """Bits lost a token by believing `other` where `exact` is true."""
+    """Kullback–Leibler divergence of `other` from `exact`, in bits."""
     likely = exact > 0
     return float((exact[likely] * np.log2(exact[likely] / np.maximum(other[likely], 1e-300))).sum())

@@ -1,4 +1,4 @@
-"""Experiment 1: what the KV cache does to the time of a step, as ratios within one run."""
+"""Experiment 1: how the KV cache changes the time per decode step, as ratios within one run."""
 
 import time
 from itertools import pairwise
@@ -58,7 +58,7 @@ def test_a_step_with_a_cache_does_not_grow_with_the_prefix_and_without_one_it_do
     flat, grows = cached[1] / cached[0], uncached[1] / uncached[0]
 
     says = exhibit.measured(
-        "time of a step, long over short prefix: with a cache, without",
+        "time per decode step, long over short prefix: with a KV cache, without",
         f"{flat:.2f}, {grows:.2f}", should_be="at most 1.5, at least 2",
     )  # fmt: skip
 
@@ -70,7 +70,7 @@ def test_a_step_with_a_cache_does_not_grow_with_the_prefix_and_without_one_it_do
 
 
 def in_turns(works, rounds=ROUNDS):
-    """The seconds that each took, a tuple each; a slow moment of the machine slows them all."""
+    """The seconds that each took, one tuple each; a slow moment of the machine slows them all."""
     return list(zip(*([work() for work in works] for _ in range(rounds)), strict=True))
 
 
@@ -140,7 +140,7 @@ def test_a_step_grows_with_all_that_it_must_read_of_the_cache(trained, exhibit):
     exhibit.noise("growth of a decode step over thousands of tokens", max(noise))
 
     says = exhibit.measured(
-        f"growth of a step over {spelled(CONTEXTS)} tokens",
+        f"growth of a decode step over {spelled(CONTEXTS)} cached tokens",
         ", ".join(f"{g.median - 1:.1%} ± {n:.1%}" for g, n in zip(growth, noise, strict=True)),
         should_be=" and ".join(f"{bound:.1%}" for bound in least) + " or more",
     )

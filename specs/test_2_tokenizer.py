@@ -24,12 +24,12 @@ def lower_the_case(vocabulary):
 
 @pytest.mark.claim(id="2.1", falsifier=lower_the_case)
 def test_the_plans_strings_have_the_recorded_ids_and_pieces(vocabulary, exhibit, snapshot):
-    """Each colour is one token, its id beside it; a broken piece is part of a character."""
+    """Each colour is one token, with its id beside it; a broken piece is part of a character."""
     cuts = [tokens.tokenization(vocabulary.tokenizer, text) for text in prompts.TOKENIZER_STRINGS]
-    exhibit.tokens(cuts, tokenizer=vocabulary.name, title="how the plan's strings are cut")
+    exhibit.tokens(cuts, tokenizer=vocabulary.name, title="how the plan's strings are tokenised")
     facts = {cut["text"]: list(zip(cut["ids"], cut["pieces"], strict=True)) for cut in cuts}
 
-    says = exhibit.measured("strings cut", len(facts), should_be="as in the snapshot")
+    says = exhibit.measured("strings tokenised", len(facts), should_be="as in the snapshot")
 
     assert facts == snapshot, says
 
@@ -47,7 +47,7 @@ def test_decoding_the_ids_gives_the_text_back(vocabulary, exhibit):
     }
     exhibit.table(
         [[name, strings.ROUND_TRIP[name], same] for name, same in returned.items()],
-        columns=["kind", "text", "came back"],
+        columns=["kind", "text", "returned unchanged"],
         title="round trip",
     )
     lost = sorted(name for name, same in returned.items() if not same)
@@ -65,7 +65,7 @@ def teach_it_every_byte(vocabulary):
 
 @pytest.mark.claim(id="2.3", falsifier=teach_it_every_byte)
 def test_bytes_without_a_token_vanish_silently(vocabulary, exhibit):
-    """A byte-level vocabulary should hold 256 bytes; what it lacks is dropped, not refused."""
+    """A byte-level vocabulary should hold all 256 bytes; a missing byte is dropped, not refused."""
     missing = tokens.bytes_without_token(vocabulary.tokenizer)
     exhibit.text(" ".join(f"{b:02X}" for b in missing) or "none", title="bytes without a token")
     characters = [chr(byte) for byte in missing if byte < 0x80]  # the others are no text alone
@@ -92,7 +92,7 @@ def replace_what_is_not_text(vocabulary):
 
 @pytest.mark.claim(id="2.4", falsifier=replace_what_is_not_text)
 def test_half_a_surrogate_pair_is_refused(vocabulary, exhibit):
-    """It is no character: an error is right, an invented token is not."""
+    """Half a surrogate pair is no character, so it must raise an error."""
     try:
         outcome = f"ids {tokens.encode(vocabulary.tokenizer, HALF_A_PAIR)}"
     except (UnicodeError, TypeError) as error:
@@ -105,10 +105,10 @@ def test_half_a_surrogate_pair_is_refused(vocabulary, exhibit):
 
 @pytest.mark.claim(id="2.5", falsifier=lower_the_case)
 def test_case_changes_the_ids(vocabulary, exhibit):
-    """`Hello` and `hello` share no token."""
+    """`Hello` and `hello`, `Rust` and `rust`, `MLX` and `mlx` have different ids."""
     pairs = [("Hello", "hello"), ("Rust", "rust"), ("MLX", "mlx")]
     cuts = [tokens.tokenization(vocabulary.tokenizer, text) for pair in pairs for text in pair]
-    exhibit.tokens(cuts, tokenizer=vocabulary.name, title="capital and small")
+    exhibit.tokens(cuts, tokenizer=vocabulary.name, title="upper and lower case")
     same = [a["text"] for a, b in zip(cuts[::2], cuts[1::2]) if a["ids"] == b["ids"]]
 
     says = exhibit.measured("words whose ids ignore case", same, should_be=[])
@@ -142,7 +142,7 @@ def look_at_what_follows(vocabulary):
 
 @pytest.mark.claim(id="2.7", falsifier=look_at_what_follows)
 def test_rust_has_the_same_ids_in_both_contexts_and_often_more_than_one(vocabulary, exhibit):
-    """The sequence is what repeats: at the start of a text the word may be several tokens."""
+    """The whole sequence of ids repeats: at the start of a text the word may be several tokens."""
     texts = [WORD, prompts.EXAMPLE, prompts.OTHER_CONTEXT, f" {WORD}"]
     alone, language, iron, spaced = (
         tokens.tokenization(vocabulary.tokenizer, text) for text in texts
@@ -186,7 +186,7 @@ def take_the_added_ones_for_merged(vocabulary):
 
 @pytest.mark.claim(id="2.9", falsifier=take_the_added_ones_for_merged)
 def test_a_vocabulary_has_three_sizes(vocabulary, exhibit):
-    """Merged tokens, those and the added ones, and the rows of the embedding table."""
+    """Merged tokens; merged and added tokens; rows of the embedding table."""
     tokenizer, facts = vocabulary.tokenizer, vocabulary.facts
     merged = len(set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()))
     sizes = [merged, len(tokenizer.get_vocab()), facts["vocab_rows"]]
@@ -212,7 +212,7 @@ def read_only_german(vocabulary):
 
 @pytest.mark.claim(id="2.10", falsifier=read_only_german)
 def test_the_cheapest_language_depends_on_the_vocabulary(vocabulary, exhibit):
-    """The same two sentences; more tokens cost more time and memory for the same content."""
+    """The same two sentences in nine languages; more tokens cost more time and memory."""
     counts = {
         language: len(tokens.encode(vocabulary.tokenizer, text))
         for language, text in strings.SENTENCES.items()
@@ -256,7 +256,7 @@ def compose_the_text(vocabulary):
 
 @pytest.mark.claim(id="2.12", falsifier=compose_the_text)
 def test_a_composing_tokenizer_returns_composed_text(vocabulary, exhibit):
-    """é may be one character or e with an accent; Qwen3's tokenizer makes it one."""
+    """é can be one character or e with a combining accent; NFC makes it one."""
     decomposed = unicodedata.normalize("NFD", "café naïve")
     returned = round_trip(vocabulary.tokenizer, decomposed)
     exhibit.table(
@@ -266,6 +266,8 @@ def test_a_composing_tokenizer_returns_composed_text(vocabulary, exhibit):
     )
     composed = returned != decomposed
 
-    says = exhibit.measured("text was composed", composed, should_be=vocabulary.facts["composes"])
+    says = exhibit.measured(
+        "text is normalised to NFC", composed, should_be=vocabulary.facts["composes"]
+    )
 
     assert composed == vocabulary.facts["composes"], says

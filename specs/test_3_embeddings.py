@@ -1,4 +1,4 @@
-"""Experiment 3: what a token's vector is, and when context starts to change it."""
+"""Experiment 3: token embeddings, and from which layer on context changes hidden states."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -40,7 +40,7 @@ def look_up_the_next_row(monkeypatch):
 
 @pytest.mark.claim(id="3.1", falsifier=look_up_the_next_row)
 def test_looking_a_token_up_gives_its_row_of_the_table(subject, exhibit):
-    """One vector a token, equal to the bit; the first ten numbers of each are shown."""
+    """One vector per token, bit-identical; the first ten numbers of each are shown."""
     ids, names = IDS, [f"id {id_}" for id_ in IDS]
     if subject.entry.has_tokenizer:
         ids = tokens.prompt(subject.tokenizer, prompts.EXAMPLE)
@@ -117,11 +117,11 @@ def lift_the_mask(monkeypatch):
 
 @pytest.mark.claim(id="3.4", falsifier=lift_the_mask)
 def test_what_follows_a_word_never_changes_its_state(trained, exhibit):
-    """Rust comes first: no layer can tell a language from corrosion there."""
+    """Rust is the first word: no layer can tell the language from the corrosion there."""
     _, apart, later = parting(trained, WORD_FIRST, position=0)
     exhibit.curve(
         list(range(len(apart))), {"at the word": apart, "at the last token": later},
-        title="state of Rust when context follows", x_axis="layer (0 = embedding)",
+        title="hidden state of Rust before its context", x_axis="layer (0 = embedding)",
         y_axis="distance / norm",
     )  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_what_follows_a_word_never_changes_its_state(trained, exhibit):
 
     says = exhibit.measured("largest distance after any layer", largest, should_be=0)
 
-    assert min(later[1:]) > 0, "the texts are told apart nowhere, but should be at their ends"
+    assert min(later[1:]) > 0, "the last tokens have equal states, but should differ"
     assert largest == 0, says
 
 
@@ -142,19 +142,19 @@ def look_only_at_yourself(monkeypatch):
 
 @pytest.mark.claim(id="3.5", falsifier=look_only_at_yourself)
 def test_what_precedes_a_word_changes_its_state_layer_by_layer(trained, exhibit):
-    """Rust comes last: equal as an embedding, apart after one layer, further apart after more."""
+    """Rust is the last word: equal embeddings, different after layer 1, further apart later."""
     _, apart, _ = parting(trained, WORD_LAST, position=-1)
     exhibit.curve(
         list(range(len(apart))), {"at the word": apart},
-        title="state of Rust when context precedes", x_axis="layer (0 = embedding)",
+        title="hidden state of Rust after its context", x_axis="layer (0 = embedding)",
         y_axis="distance / norm",
     )  # fmt: skip
     path = apart[0], apart[1], np.max(apart)
 
     says = exhibit.measured(
-        "distance at the embedding, after layer 1, at most",
+        "distance of the embeddings, after layer 1, largest",
         ", ".join(f"{distance:.3g}" for distance in path),
-        should_be="0, then more, then more still",
+        should_be="0, then rising",
     )
 
     assert 0 == path[0] < path[1] < path[2], says
@@ -190,7 +190,7 @@ def shift_the_table(embedded):
 
 @pytest.mark.claim(id="3.6", falsifier=shift_the_table)
 def test_the_nearest_neighbours_of_a_word_are_the_recorded_ones(embedded, exhibit, snapshot):
-    """By cosine: spellings of the same word come first, then words used alike."""
+    """By cosine: spellings of the same word come first, then words of similar use."""
     table = rows(embedding_of(embedded.packed), range(embedded.facts["vocab_rows"]))
     table /= np.linalg.norm(table, axis=-1, keepdims=True) + 1e-9  # (tokens, width)
     neighbours = {}

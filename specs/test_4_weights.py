@@ -1,4 +1,4 @@
-"""Experiment 4: what is inside the file, counted as mathematics and as bytes."""
+"""Experiment 4: what is in the file, counted in logical weights and in bytes."""
 
 import math
 import shutil
@@ -70,7 +70,7 @@ def drop_a_layer(declared):
 
 @pytest.mark.claim(id="4.3", falsifier=drop_a_layer)
 def test_layers_heads_and_widths_are_those_of_the_config(declared, exhibit):
-    """Read off the weights themselves; the config and the catalogue must agree with them."""
+    """Read from the shapes of the weights; the config and the catalogue must agree."""
     counted = anatomy(declared)
     config = declared.config
     heads = config["num_attention_heads"]
@@ -122,7 +122,7 @@ def count_packed_words(monkeypatch):
 
 @pytest.mark.claim(id="4.4", falsifier=count_packed_words)
 def test_an_8b_model_has_about_eight_billion_parameters(shape, exhibit):
-    """Logical weights: what the name counts, however the file packs them."""
+    """Logical weights are what the model's name counts, however the file packs them."""
     parts = accounting.by_part(shape.packed)
     layers = sum(part.parameters for layer in parts.layers for part in layer.values())
     exhibit.bars(
@@ -147,7 +147,7 @@ def unpack_the_head(shape):
 
 @pytest.mark.claim(id="4.5", falsifier=unpack_the_head)
 def test_summing_sizes_counts_packed_words_not_parameters(shape, exhibit):
-    """Eight 4-bit weights share a 32-bit word; scales and biases add 2 numbers a group of 64."""
+    """Eight 4-bit weights share a 32-bit word; scales and biases add 2 numbers per group of 64."""
     arrays = [array for _, array in tree_flatten(shape.packed.parameters())]
     packed = [array for array in arrays if array.dtype == mx.uint32]
     sizes, parameters = sum(a.size for a in arrays), accounting.total_parameters(shape.packed)
@@ -189,17 +189,17 @@ def tie_what_is_not(declared):
 
 @pytest.mark.claim(id="4.7", falsifier=tie_what_is_not)
 def test_a_tied_model_has_no_head_of_its_own(declared, exhibit):
-    """Tied: the embedding table, transposed, scores the vocabulary; nothing is called lm_head."""
+    """Tied: the transposed embedding table computes the logits; no weight is named lm_head."""
     head = accounting.by_part(declared.packed).head
     names = [g.name for g in accounting.groups(declared.packed) if "lm_head" in g.name]
     exhibit.table(
         [[name] for name in names] or [["none: the embedding is the head"]],
-        columns=["weights called lm_head"],
+        columns=["weights named lm_head"],
         title="prediction head",
     )
     tied = head is None and not names
 
-    says = exhibit.measured("the head is the embedding", tied, should_be=declared.facts["tied"])
+    says = exhibit.measured("embeddings are tied", tied, should_be=declared.facts["tied"])
 
     assert tied == declared.facts["tied"], says
 
@@ -217,7 +217,7 @@ def widen_one_layer(monkeypatch):
 
 @pytest.mark.claim(id="4.8", falsifier=widen_one_layer)
 def test_every_layer_has_as_many_parameters_as_the_first(declared, exhibit):
-    """Depth repeats one layout; only the numbers in it differ."""
+    """All layers have one layout; only their weights differ."""
     layers = accounting.by_part(declared.packed).layers
     counts = [sum(part.parameters for part in layer.values()) for layer in layers]
     first = {kind: part.parameters for kind, part in layers[0].items()}
@@ -242,7 +242,7 @@ def lose_a_tensor(trained, tmp_path):
 
 @pytest.mark.claim(id="4.9", falsifier=lose_a_tensor)
 def test_bytes_on_disk_are_the_bytes_of_the_arrays(trained, exhibit):
-    """Files hold the arrays and a header, nothing else, so size on disk predicts memory."""
+    """Files hold the arrays and a header, so size on disk predicts memory."""
     disk = accounting.bytes_on_disk(trained.path)
     held = accounting.total_bytes(trained.packed)
     files = sum(path.stat().st_size for path in trained.path.glob("model*.safetensors"))

@@ -1,4 +1,4 @@
-"""Experiment 5: what attends to what, and how that is known to be the model's own attention."""
+"""Experiment 5: attention maps, and that they are the model's own."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def test_queries_outnumber_keys_and_values_as_the_config_says(subject, exhibit):
 
 @pytest.mark.claim(id="5.2", falsifier=lift_the_mask)
 def test_no_token_attends_to_a_later_token(trained, exhibit):
-    """Rows are queries, columns keys; the future lies right of the diagonal."""
+    """Rows are queries, columns are keys; later tokens lie right of the diagonal."""
     ids = tokens.prompt(trained.tokenizer, prompts.EXAMPLE)
     pieces = tokens.token_texts(trained.tokenizer, ids)
     maps = maps_of(trace(trained.model, ids))
@@ -88,7 +88,7 @@ def read_without_the_mask(monkeypatch, subject):
 
 @pytest.mark.claim(id="5.3", falsifier=read_without_the_mask)
 def test_changing_later_tokens_changes_no_earlier_logit(subject, exhibit):
-    """The same fact without looking inside: earlier logits stay equal to the bit."""
+    """The causal mask without a look inside: earlier logits stay as they were."""
     half = len(IDS) // 2
     changed = IDS[:half] + [id_ + 1 for id_ in IDS[half:]]
     a, b = (Case(subject.model, ids).logits for ids in (IDS, changed))
@@ -112,7 +112,7 @@ def forget_to_normalise(monkeypatch):
 
 @pytest.mark.claim(id="5.4", falsifier=forget_to_normalise)
 def test_a_tokens_weights_sum_to_one(subject, exhibit):
-    """Over the keys it sees, and its sink where the model has one; to float32 rounding."""
+    """Summed over the keys and the attention sink where the model has one; to float32 rounding."""
     seen = trace(subject.model, IDS, verify=False)
     apart = {
         f"layer {i}": float(np.abs(layer.sum(-1, dtype=np.float64) + sink_of(seen, i) - 1).max())
@@ -144,7 +144,7 @@ def leave_out_the_scale(monkeypatch):
 
 @pytest.mark.claim(id="5.5", falsifier=leave_out_the_scale)
 def test_the_maps_give_the_layers_own_attention_output(subject, exhibit):
-    """What makes the other claims mean something: a wrong map passes every one but this."""
+    """A wrong map can pass every other claim about attention, but not this one."""
     layers = enumerate(attention_calls(subject.model, IDS))
     errors = {i: worst(map(reconstruction, calls)) for i, calls in layers if calls}
     exhibit.curve(
@@ -167,7 +167,7 @@ def rotate_nothing(monkeypatch):
 
 @pytest.mark.claim(id="5.6", falsifier=rotate_nothing)
 def test_a_map_without_rope_norm_scale_or_mask_is_not_the_models(models, exhibit):
-    """The shortcuts of published tools: each still sums to one a row and looks plausible."""
+    """The shortcuts of published tools: each row still sums to one and looks plausible."""
     rows = []
     for name, parts in {"smollm2-135m": {"rope"}, "tiny-qwen3": {"rope", "q_norm"}}.items():
         block = models[name].model.layers[0].self_attn
@@ -187,7 +187,7 @@ def test_a_map_without_rope_norm_scale_or_mask_is_not_the_models(models, exhibit
     )  # fmt: skip
     least = min(0 if np.isnan(error) else error for *_, error in rows)
 
-    says = exhibit.measured("smallest error of the output", least, "at least 0.01, a thousand fold")
+    says = exhibit.measured("smallest relative error of the layer's output", least, "at least 0.01")
 
     assert least >= 0.01, says
 
@@ -218,8 +218,8 @@ def forget_the_offset(monkeypatch):
 
 @pytest.mark.claim(id="5.7", falsifier=forget_the_offset)
 def test_a_decode_step_attends_as_the_last_row_of_the_whole_map(subject, exhibit):
-    """With a cache the last token is read alone, and sees what it saw in the full pass. That the
-    step's map is the model's own, a law tells first: it cannot tell that the model itself errs."""
+    """With a KV cache the last token is fed alone. A law first checks that the step's map is the
+    model's own; it cannot tell whether the model itself is wrong."""
     own = laws_of_tracing.a_decode_step_is_reproduced(Case(subject.model, IDS))
     whole = trace(subject.model, IDS)
     cache = make_prompt_cache(subject.model)
@@ -235,7 +235,7 @@ def test_a_decode_step_attends_as_the_last_row_of_the_whole_map(subject, exhibit
 
     missed = worst(apart)
 
-    says = exhibit.measured("largest difference", missed, should_be=f"at most {allowed:.1e}")
+    says = exhibit.measured("largest difference of a weight", missed, f"at most {allowed:.1e}")
 
     assert own.holds, own.says
     assert pairs[0][0].shape[1:] == (1, len(IDS)), f"map of {pairs[0][0].shape}"
@@ -249,7 +249,7 @@ def leave_a_trace_behind(monkeypatch):
 
 @pytest.mark.claim(id="5.8", falsifier=leave_a_trace_behind)
 def test_tracing_changes_no_bit_of_the_logits(subject, exhibit):
-    """The pass is watched, not replaced: its logits are those of a plain pass."""
+    """A trace observes the model's own pass: its logits equal those of a plain pass."""
     plain, traced = Case(subject.model, IDS).logits, trace(subject.model, IDS).logits
     exhibit.table(
         [[*traced.shape, int((traced != plain).sum())]],

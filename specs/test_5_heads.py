@@ -1,4 +1,4 @@
-"""Experiment 5: what heads do in a trained model, and do not do in a random one."""
+"""Experiment 5: traits of heads in a trained model that a random model lacks."""
 
 import mlx.core as mx
 import numpy as np
@@ -83,11 +83,13 @@ def test_trained_heads_park_their_attention_on_the_first_token(trained, models, 
 
 @pytest.mark.claim(id="5.11", falsifier=untrain)
 def test_a_trained_model_has_a_previous_token_head(trained, models, exhibit):
-    """It attends to the token just before, whatever that is."""
+    """It attends to the previous token, whatever that token is."""
     where, strongest, by_chance = both(trained, models, "previous", exhibit)
 
     says = exhibit.measured(
-        f"mean weight on the token before, {where}", strongest, f"over 0.5 ({by_chance:.2f} random)"
+        f"mean weight on the previous token, {where}",
+        strongest,
+        f"over 0.5 ({by_chance:.2f} random)",
     )
 
     assert by_chance < 0.3, f"by chance = {by_chance:.2f}, but should be below 0.3 to tell anything"
@@ -106,13 +108,13 @@ def show_repetition(subject, exhibit):
 
 @pytest.mark.claim(id="5.12", falsifier=untrain)
 def test_a_trained_model_has_an_induction_head(trained, models, exhibit):
-    """It finds the last place where this token stood and attends to what came next there."""
+    """It finds the last occurrence of the token and attends to the token that followed it."""
     where, strongest, by_chance = both(trained, models, "induction", exhibit)
     if trained.entry.has_tokenizer:
         show_repetition(trained, exhibit)
 
     says = exhibit.measured(
-        f"mean weight on what followed before, {where}", strongest,
+        f"mean weight on the token that followed before, {where}", strongest,
         f"over 0.5 ({by_chance:.2f} random)",
     )  # fmt: skip
 
@@ -122,7 +124,7 @@ def test_a_trained_model_has_an_induction_head(trained, models, exhibit):
 
 @pytest.mark.claim(id="5.13", falsifier=untrain)
 def test_a_repeated_random_sequence_is_predicted_the_second_time(trained, exhibit):
-    """Loss a token: what induction heads are good for. A random model gains nothing."""
+    """Loss per token in nats: what induction heads are good for. A random model gains nothing."""
     losses = losses_of(trained)
     exhibit.curve(
         list(range(1, len(losses) + 1)), {"loss": losses.tolist()},
@@ -130,7 +132,7 @@ def test_a_repeated_random_sequence_is_predicted_the_second_time(trained, exhibi
     )  # fmt: skip
     gain = second_over_first(losses)
 
-    says = exhibit.measured("second loss over the first", gain, should_be="below 0.5")
+    says = exhibit.measured("second loss over first loss", gain, should_be="below 0.5")
 
     assert gain < 0.5, says
 
@@ -156,7 +158,7 @@ def start_with_nothing(monkeypatch):
 
 @pytest.mark.claim(id="5.60", falsifier=start_with_nothing)
 def test_prompts_start_with_the_bos_that_the_tokenizer_adds(embedded, exhibit):
-    """A model that predicts nothing without its BOS, beside the one that it is made of."""
+    """A model that predicts nothing without its BOS, beside the model that it is made from."""
     in_need = embedded.replacing(
         model=ModelInNeedOfBos(embedded.model, BOS),
         tokenizer=TokenizerWithBos(embedded.tokenizer, BOS),
@@ -171,7 +173,7 @@ def test_prompts_start_with_the_bos_that_the_tokenizer_adds(embedded, exhibit):
     )  # fmt: skip
     gain = rows[1][-1]
 
-    says = exhibit.measured("second loss over the first, with a BOS", gain, "below 0.5")
+    says = exhibit.measured("second loss over first loss, with a BOS", gain, "below 0.5")
 
     assert rows[0][1] == tokens.encode(embedded.tokenizer, "Rust is a"), f"not the text: {rows[0]}"
     assert gain < 0.5, says
@@ -198,7 +200,7 @@ def likeliest(subject, seen, position):
 
 @pytest.mark.claim(id="5.14", falsifier=read_the_layers_backwards)
 def test_the_answer_becomes_the_top_token_only_late(trained, exhibit):
-    """The head reads each layer's state as if it were the last: Paris wins near the end."""
+    """The logit lens: lm_head reads each layer's state as if it were the last."""
     prompt = "The capital of France is"
     ids = tokens.prompt(trained.tokenizer, prompt)
     seen = trace(trained.model, ids)
@@ -214,7 +216,7 @@ def test_the_answer_becomes_the_top_token_only_late(trained, exhibit):
     first = tops.index(answer)  # the last layer says it: the lens is held to the model's logits
     half = len(tops) // 2
 
-    says = exhibit.measured("first layer that says Paris", first, f"{half} to {len(tops) - 1}")
+    says = exhibit.measured("first layer with Paris on top", first, f"{half} to {len(tops) - 1}")
 
     assert half <= first, says
 
@@ -245,14 +247,14 @@ def test_a_model_that_answers_otherwise_is_told_of_and_not_refuted(embedded, exh
 
     said = verdicts["a base model"]
 
-    says = exhibit.measured("what is said of the base model", said, should_be="not run: …")
+    says = exhibit.measured("verdict on the base model", said, should_be="not run: …")
 
     assert verdicts["as it is"] == "verified", f"as it is: {verdicts['as it is']}"
     assert said.startswith("not run: smollm2-135m goes on with ' the'"), says
 
 
 def verdict_on(subject):
-    """What becomes of a model that is asked for the capital of France."""
+    """The verdict on a model that is asked for the capital of France."""
     silent = Exhibits(lambda record: None, subject.name, pytest.skip)
     try:
         test_the_answer_becomes_the_top_token_only_late(subject, silent)

@@ -35,7 +35,7 @@ def slow_the_rotation_down(embedded, monkeypatch):
 
 @pytest.mark.claim(id="5.20", falsifier=slow_the_rotation_down)
 def test_transformers_computes_the_same_states_maps_and_logits(embedded, exhibit):
-    """Two libraries that share no code, on five texts: states relative to each token's norm."""
+    """Two libraries that share no code, on five texts; states relative to each token's norm."""
     run = oracle(embedded)
     rows = []
     for text in TEXTS:

@@ -1,4 +1,4 @@
-"""Experiment 5: what every head does over a long context, and what it costs to look."""
+"""Experiment 5: head statistics over a long context, and the cost of a trace."""
 
 import time
 
@@ -28,7 +28,7 @@ def count_queries_that_show_nothing(monkeypatch):
 
 @pytest.mark.claim(id="5.36", falsifier=count_queries_that_show_nothing)
 def test_statistics_of_heads_are_those_of_their_whole_maps(subject, exhibit, monkeypatch):
-    """Each statistic by its definition, from maps that were kept, beside the streamed one."""
+    """Each statistic by its definition, from whole maps, beside the block-by-block one."""
     maps = trace(subject.model, IDS).attention
     heads = maps[0].shape[0]
     monkeypatch.setattr(head_statistics, "BLOCK_BYTES", 4 * heads * len(IDS) * ROWS)
@@ -38,7 +38,7 @@ def test_statistics_of_heads_are_those_of_their_whole_maps(subject, exhibit, mon
         for name, expected in by_definition(layer.astype(np.float64)).items():
             missed = np.abs(getattr(seen, name) - expected).max() / len(IDS)
             apart[name] = worst([apart.get(name, 0.0), float(missed)])
-    exhibit.bars(apart, title="streamed against kept maps", axis="largest difference a key")
+    exhibit.bars(apart, title="streamed against kept maps", axis="largest difference per key")
     allowed = len(IDS) * float(np.finfo(np.float32).eps)  # each of the weights rounds
 
     missed = worst(apart.values())
@@ -82,7 +82,7 @@ def keep_two_layers(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.claim(id="5.37", falsifier=keep_two_layers)
 def test_statistics_of_a_long_context_need_the_memory_of_one_layers_maps(embedded, exhibit):
-    """What MLX holds at most beyond the weights; kept maps would be as many as there are layers."""
+    """MLX's peak memory beyond the weights; keeping all maps would take one map per layer."""
     model, ids = embedded.model, random_ids(embedded, LONG)
     mx.eval(model.parameters())
     mx.clear_cache()
@@ -95,7 +95,9 @@ def test_statistics_of_a_long_context_need_the_memory_of_one_layers_maps(embedde
     rows = [["one layer's maps", maps / 1e6], ["most at once", extra / 1e6]]
     exhibit.table(rows, columns=["", "MB"], title=f"{LONG:,} tokens, {len(seen.layers)} layers")
 
-    says = exhibit.measured("memory over one layer's maps", extra / maps, "at most 1.3")
+    says = exhibit.measured(
+        "peak memory over that of one layer's maps", extra / maps, "at most 1.3"
+    )
 
     if before == 0:
         pytest.skip("MLX does not count memory on this device")
@@ -139,7 +141,7 @@ def test_a_trace_costs_a_tenth_of_a_pass_and_a_quarter_with_every_map_verified(e
     traced, verified = best["traced"] / best["plain"], best["verified"] / best["plain"]
 
     says = exhibit.measured(
-        "time of a traced pass, and of a verified one, over a plain one",
+        "time of a traced and of a verified pass, over a plain pass",
         f"{traced:.2f}, {verified:.2f}", should_be="at most 1.10, 1.25",
     )  # fmt: skip
 

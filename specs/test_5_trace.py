@@ -23,7 +23,7 @@ LAYER = 1  # of three: what is wrong there must not be blamed on its neighbours
 
 
 def refusal(look, *arguments):
-    """What an instrument says where it refuses, or None."""
+    """The message of an instrument that refuses, or None."""
     try:
         look(*arguments)
     except TraceError as error:
@@ -43,7 +43,7 @@ def leave_the_patches(monkeypatch):
 
 @pytest.mark.claim(id="5.30", falsifier=leave_the_patches)
 def test_a_pass_that_fails_or_is_interrupted_leaves_nothing_patched(exhibit):
-    """Everything that MLX, the model's classes and its cache are made of, before and after."""
+    """Functions of MLX, of the model's classes and of its cache, before and after."""
     model, _ = build_tiny("tiny-llama")
     owners = [mx, mx.fast, mx.array, KVCache, *{type(module) for module in model.modules()}]
     changed = {}
@@ -56,7 +56,7 @@ def test_a_pass_that_fails_or_is_interrupted_leaves_nothing_patched(exhibit):
     exhibit.table(
         [[name, *counts] for name, counts in changed.items()],
         columns=["what ended the pass", "patched during it", "patched after it"],
-        title="functions that are not the original ones",
+        title="functions that are not the originals",
     )  # fmt: skip
     during, after = zip(*changed.values(), strict=True)
 
@@ -108,7 +108,7 @@ def test_a_wrong_map_is_refused_by_layer_and_by_how_much(exhibit, monkeypatch):
     )
     expected = f"layer {LAYER} (model.layers.{LAYER}.self_attn): the map misses"
 
-    says = exhibit.measured("what is said", said, should_be=f"{expected} … by {error:.2g}")
+    says = exhibit.measured("message", said, should_be=f"{expected} … by {error:.2g}")
 
     assert refusal(trace, model, IDS) is None, "the right maps are refused, but should be given"
     assert all(text and text.startswith(expected) and f"{error:.2g}" in text for text in said), says
@@ -139,7 +139,7 @@ def test_input_that_cannot_be_traced_is_refused_in_one_sentence(exhibit):
     wrong = [name for name, (*_, part) in cases.items() if part not in (said[name] or "")]
     one = trace(model, IDS[:1])
 
-    says = exhibit.measured("inputs not refused for what they are", wrong, should_be=[])
+    says = exhibit.measured("inputs without the right refusal", wrong, should_be=[])
 
     assert not wrong, says
     assert [layer.tolist() for layer in one.attention] == [[[[1.0]]] * 4] * 3, (
@@ -155,14 +155,14 @@ def take_silence_for_blindness(monkeypatch):
 
 @pytest.mark.claim(id="5.33", falsifier=take_silence_for_blindness)
 def test_a_model_without_attention_shows_its_states_and_says_so(exhibit):
-    """Mamba: every layer's output is there; instead of maps there is a sentence."""
+    """Mamba: the trace holds every layer's output, and a sentence instead of maps."""
     model, _ = build_architecture("mamba")
     seen = trace(model, IDS)
     heads = attention_statistics(model, IDS).layers
     exhibit.text(str(seen.note), title="what is said instead of maps")
     shown = [part for part in (*seen.attention, *heads) if part is not None]
 
-    says = exhibit.measured("said", seen.note, should_be="no attention to show: …")
+    says = exhibit.measured("note", seen.note, should_be="no attention to show: …")
 
     assert [state.shape[0] for state in seen.hidden_states] == [len(IDS)] * len(model.layers)
     assert len({state.tobytes() for state in seen.hidden_states}) == len(model.layers)
@@ -218,7 +218,7 @@ def take_blindness_for_silence(monkeypatch):
 
 @pytest.mark.claim(id="5.35", falsifier=take_blindness_for_silence)
 def test_attention_that_cannot_be_watched_is_said_and_not_guessed(exhibit, monkeypatch):
-    """One layer weighs its values by einsum, after a softmax that is seen and one that is not."""
+    """One layer computes attention by einsum, after a softmax that can be observed or not."""
     model, _ = build_tiny("tiny-llama")
     expected = trace(model, IDS)
     given, unseen = {}, {}
@@ -247,7 +247,7 @@ def test_attention_that_cannot_be_watched_is_said_and_not_guessed(exhibit, monke
         if any(list(said) != [LAYER] or not said[LAYER].startswith(why) for said in forms)
     ]
 
-    says = exhibit.measured("ways to attend that are passed over in silence", silent, should_be=[])
+    says = exhibit.measured("unobserved layers without a report", silent, should_be=[])
 
     assert not silent, says
     assert not any(part is not None for parts in given.values() for part in parts), "a guessed map"
