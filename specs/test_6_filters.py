@@ -19,7 +19,7 @@ def keep_one_fewer(monkeypatch):
 
 @pytest.mark.claim(id="6.13", falsifier=keep_one_fewer)
 def test_top_k_keeps_k_tokens_and_none_is_less_likely_than_one_it_drops(subject, exhibit):
-    """Among equally likely tokens it takes any, but never more than k."""
+    """Of equally likely tokens top-k keeps any, but never more than k."""
     named = dict(distributions(subject))
     batches = [(lp[None], sampling.softmax(lp)[None]) for lp in named.values()]
     size = batches[0][0].size
@@ -52,7 +52,7 @@ def ask_for_more(monkeypatch):
 
 @pytest.mark.claim(id="6.14", falsifier=ask_for_more)
 def test_top_p_keeps_the_fewest_likeliest_tokens_that_reach_p(subject, exhibit):
-    """Its float32 sums decide where the set ends: p is met to within their rounding."""
+    """Float32 sums decide where the set ends, so p is met to within their rounding."""
     rows = []
     for name, logprobs in distributions(subject):
         probabilities = sampling.softmax(logprobs)
@@ -98,7 +98,7 @@ def test_min_p_keeps_the_tokens_at_least_p_times_as_likely_as_the_likeliest(subj
     )
     wrong = [row[:4] for row in rows if not row[-1]]
 
-    says = exhibit.measured("sets that are not as defined", wrong, should_be=[])
+    says = exhibit.measured("sets that differ from the definition", wrong, should_be=[])
 
     assert not wrong, says
 
@@ -114,7 +114,7 @@ def take_temperature_first(monkeypatch):
 
 @pytest.mark.claim(id="6.17", falsifier=take_temperature_first)
 def test_temperature_never_changes_which_tokens_can_be_drawn(subject, exhibit):
-    """Filters see the model's own distribution, each what the ones before it left: top-p, top-k."""
+    """Filters see the model's own distribution; top-k sees what top-p left."""
     logprobs = logprobs_of(subject, DRAWN_FROM)
     probabilities = sampling.softmax(logprobs)
     settings = {"top_p": 0.4, "top_k": 30}
@@ -132,7 +132,7 @@ def test_temperature_never_changes_which_tokens_can_be_drawn(subject, exhibit):
 
     says = exhibit.measured("temperatures that change the set", changed, should_be=[])
 
-    assert expected.sum() > 1, "the filters leave one token, so nothing could change"
+    assert expected.sum() > 1, "tokens kept = 1, but should be more"
     assert not changed, says
 
 

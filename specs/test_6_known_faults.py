@@ -1,4 +1,4 @@
-"""Experiment 6: where sampling with mlx-lm breaks its own definition, as expected failures.
+"""Experiment 6: where mlx-lm's sampling breaks its own definition, as expected failures.
 
 Each is strict: when a release repairs it, the run says so, and the claim becomes a law. Each states
 the value that it expects, so another breakage is no expected one. And each names a repair of mlx-lm
@@ -52,12 +52,12 @@ def keep_the_oldest_token(monkeypatch):
 
 @pytest.mark.xfail(
     strict=True, raises=KnownBreakage,
-    reason="mlx-lm 0.32.2 shows logits processors the last token of the prompt alone when a draft "
+    reason="mlx-lm 0.32.2 gives logits processors only the prompt's last token when a draft "
     "model is used",
 )  # fmt: skip
 @pytest.mark.claim(id="6.24", falsifier=keep_the_oldest_token, mended=show_the_prompt)
 def test_penalties_see_the_whole_prompt_with_a_draft_model_too(subject, exhibit):
-    """The model drafts for itself; a repetition penalty then leads to another text."""
+    """The model is its own draft model; a repetition penalty then leads to another text."""
     rows = []
     for name, generate, models in (
         ("without a draft model", cli.generate_step, [subject.model]),
@@ -68,14 +68,14 @@ def test_penalties_see_the_whole_prompt_with_a_draft_model_too(subject, exhibit)
         rows.append([name, shown[0], free, penalised])
     exhibit.table(
         [[name, *map(str, lists)] for name, *lists in rows],
-        columns=["generation", "shown at the first step", "ids made", "ids made, penalty 1.5"],
+        columns=["generation", "history at the first step", "ids", "ids with penalty 1.5"],
         title=f"prompt {PROMPT}",
     )  # fmt: skip
     (_, _, plain, _), (_, shown, drafted, _) = rows
 
     says = exhibit.measured("history with a draft model", shown, should_be=PROMPT)
 
-    assert plain == drafted, "even without a penalty, drafting changes the text"
+    assert plain == drafted, "ids with and without a draft model differ, but should be equal"
     known_breakage.hold(shown == PROMPT, says, known=shown == PROMPT[-1:])
 
 
@@ -134,7 +134,7 @@ def around_samplers(monkeypatch, change):
     id="6.25", falsifier=fail_the_draw_after_a_refusal, mended=put_the_random_state_back
 )  # fmt: skip
 def test_a_refused_setting_leaves_the_sampler_usable(subject, exhibit):
-    """Each setting is refused with a sentence, as it should be; then a valid draw is tried."""
+    """Each setting is refused with an error, as it should be; then a valid draw is tried."""
     logprobs = logprobs_of(subject, DRAWN_FROM)
     rows = []
     for name, settings in REFUSED.items():
@@ -143,19 +143,19 @@ def test_a_refused_setting_leaves_the_sampler_usable(subject, exhibit):
             refused = attempt(logprobs, temp=1.0, **settings)
             rows.append([name, refused, attempt(logprobs, temp=1.0)])
     exhibit.table(
-        rows, columns=["refused setting", "what is said", "draw after it"], title="one bad request"
+        rows, columns=["refused setting", "error", "draw after it"], title="one bad request"
     )
     broken = [name for name, _, after in rows if after != "a token"]
     traced = [name for name, _, after in rows if after.startswith(TRACER)]
 
-    says = exhibit.measured("settings after which no token can be drawn", broken, should_be=[])
+    says = exhibit.measured("settings after which draws fail", broken, should_be=[])
 
     assert all(said.startswith("ValueError") for _, said, _ in rows), f"not refused: {rows}"
     known_breakage.hold(not broken, says, known=broken == traced == list(REFUSED))
 
 
 def attempt(logprobs, **settings):
-    """What becomes of one draw: "a token", or what is said instead."""
+    """The outcome of one draw: "a token", or the error."""
     try:
         mx.eval(sample_utils.make_sampler(**settings)(logprobs[None]))
     except (ValueError, RuntimeError) as error:
@@ -187,7 +187,7 @@ def drop_the_filter(monkeypatch):
 )  # fmt: skip
 @pytest.mark.claim(id="6.26", falsifier=drop_the_filter, mended=keep_temperatures_in_range)
 def test_no_temperature_that_is_accepted_draws_a_token_that_was_dropped(subject, exhibit):
-    """Top-k 5 at ordinary temperatures and at those that a float or a slip of the keys can make."""
+    """Top-k 5 at ordinary temperatures, and at values that a float or a typing error can give."""
     logprobs = logprobs_of(subject, DRAWN_FROM)
     kept = np.sort(np.argsort(-np.array(logprobs))[:5])
     rows = []
@@ -196,7 +196,7 @@ def test_no_temperature_that_is_accepted_draws_a_token_that_was_dropped(subject,
         dropped = np.setdiff1d(drawn, kept)
         rows.append([str(temperature), str(drawn.tolist()), dropped.size])
     exhibit.table(
-        rows, columns=["temperature", "tokens drawn", "of them dropped by the filter"],
+        rows, columns=["temperature", "tokens drawn", "of them dropped tokens"],
         title=f"kept: {kept.tolist()}",
     )  # fmt: skip
     wrong = [row[0] for row in rows if row[2]]
@@ -226,7 +226,7 @@ def exclude_nothing(monkeypatch):
 )  # fmt: skip
 @pytest.mark.claim(id="6.27", falsifier=exclude_nothing, mended=exclude_in_float32)
 def test_xtc_keeps_its_threshold_in_half_precision(trained, exhibit):
-    """Thresholds halfway between two probabilities; the other filters are right in bfloat16."""
+    """Thresholds halfway between two probabilities; the other filters are correct in bfloat16."""
     ids = tokens.prompt(trained.tokenizer, "I love eating")
     logits = trained.model(mx.array([ids]))[0, -1].astype(mx.bfloat16)
     logprobs = logits - mx.logsumexp(logits)
@@ -282,7 +282,7 @@ def test_an_expected_failure_excuses_no_other_breakage(models, exhibit):
     )
     excused = [spec for spec, _, broken in rows if broken != "failed"]
 
-    says = exhibit.measured("breakages excused as the known one", excused, should_be=[])
+    says = exhibit.measured("other breakages excused as the known one", excused, should_be=[])
 
     assert not excused, says
 

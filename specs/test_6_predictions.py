@@ -1,4 +1,4 @@
-"""Experiment 6: what a model predicts, and how sure of it the model is."""
+"""Experiment 6: what a model predicts, and how confident the prediction is."""
 
 import mlx.core as mx
 import numpy as np
@@ -36,7 +36,7 @@ def keep_the_last_row_only(declared):
 
 @pytest.mark.claim(id="6.1", falsifier=keep_the_last_row_only)
 def test_every_token_gets_a_score_for_every_row_of_the_vocabulary(declared, exhibit):
-    """Nothing is evaluated: an array knows its shape before its numbers exist."""
+    """Nothing is evaluated: MLX knows the shape of an array before it computes the array."""
     shape = declared.packed(mx.array([IDS])).shape  # (batch, tokens, vocabulary)
     expected = (1, len(IDS), declared.facts["vocab_rows"])
     exhibit.table(
@@ -54,7 +54,7 @@ def forget_to_normalise(monkeypatch):
 
 @pytest.mark.claim(id="6.2", falsifier=forget_to_normalise)
 def test_softmax_turns_logits_into_probabilities_that_sum_to_one(subject, exhibit):
-    """One within the rounding of a float32 sum, which softmax divides by; here added in float64."""
+    """Softmax divides by a float32 sum, whose rounding is allowed; float64 adds up the result."""
     logits = next_logits(subject.model, IDS)
     single = mx.softmax(logits)
     sums = {
@@ -94,7 +94,7 @@ def halve_the_precision(monkeypatch):
 
 @pytest.mark.claim(id="6.3", falsifier=halve_the_precision)
 def test_what_the_probabilities_miss_one_by_is_a_common_factor(subject, exhibit):
-    """Each probability over its float64 twin: one number for all, so ranks and ratios are true."""
+    """Each probability divided by its float64 value: one ratio for all tokens, up to rounding."""
     logits = next_logits(subject.model, IDS)
     exact = sampling.softmax(np.array(logits))
     likely = exact > 1e-30  # below, float32 itself runs out of digits
@@ -106,19 +106,19 @@ def test_what_the_probabilities_miss_one_by_is_a_common_factor(subject, exhibit)
     exhibit.table(
         [["smallest", ratios.min() - 1], ["median", np.median(ratios) - 1],
          ["largest", ratios.max() - 1]],
-        columns=["of the ratios", "probability over its float64 twin, − 1"],
+        columns=["of the ratios", "float32 over float64 probability, − 1"],
         title=f"{likely.sum():,} tokens",
     )  # fmt: skip
 
     says = exhibit.measured("spread of the ratios", spread, should_be=f"at most {allowed:.2g}")
 
-    assert likely.sum() > 100, f"only {likely.sum()} tokens are likely enough to be compared"
+    assert likely.sum() > 100, f"comparable tokens = {likely.sum()}, but should be over 100"
     assert spread <= allowed, says
 
 
 @pytest.mark.claim(id="6.8", falsifier=forget_to_normalise)
 def test_softmax_of_half_precision_logits_sums_to_one_if_asked_for_precision(subject, exhibit):
-    """Models on a hub are mostly bfloat16, whose own sums lose what is added to a larger number."""
+    """Most models are published in bfloat16, whose sums lose small terms."""
     logits = next_logits(subject.model, IDS)
     missed = {
         str(dtype).rpartition(".")[2]: [
@@ -153,7 +153,7 @@ def prefer_rare_words(trained):
 
 @pytest.mark.claim(id="6.4", falsifier=prefer_rare_words)
 def test_the_ten_likeliest_tokens_are_the_recorded_ones(trained, exhibit, snapshot):
-    """For every prompt of 6 and 6a, likeliest first."""
+    """For every prompt of 6 and 6a, most likely first."""
     likeliest = {}
     for prompt in prompts.PREDICTIONS:
         ids = tokens.prompt(trained.tokenizer, prompt)
@@ -168,7 +168,7 @@ def test_the_ten_likeliest_tokens_are_the_recorded_ones(trained, exhibit, snapsh
 
     said = ", ".join(f"{prompt}{pieces[0]}" for prompt, pieces in likeliest.items())
 
-    says = exhibit.measured("likeliest first", said, should_be="ten tokens each, as recorded")
+    says = exhibit.measured("most likely tokens", said, should_be="ten tokens each, as recorded")
 
     assert likeliest == snapshot, says
 
@@ -193,7 +193,7 @@ def flatten(trained):
 
 @pytest.mark.claim(id="6.5", falsifier=flatten)
 def test_prompts_with_one_right_answer_are_predicted_most_confidently(trained, exhibit):
-    """By the share of the likeliest token, by entropy, and by how many tokens share 90 %."""
+    """By the top token's probability, by entropy, and by how many tokens hold 90 %."""
     top, bits = {}, {}
     rows = []
     for prompt, probabilities in predicted(trained):
@@ -204,14 +204,14 @@ def test_prompts_with_one_right_answer_are_predicted_most_confidently(trained, e
         nucleus = int(sampling.top_p(probabilities, 0.9).sum())
         rows.append([f"{prompt} …", 100 * top[prompt], bits[prompt], nucleus])
     exhibit.table(
-        rows, columns=["prompt", "likeliest token (%)", "entropy (bits)", "tokens that share 90 %"],
+        rows, columns=["prompt", "top token (%)", "entropy (bits)", "tokens that hold 90 %"],
         title="confidence",
     )  # fmt: skip
     margin = min(top[p] for p in CLOSED) / max(top[p] for p in OPEN)
     gap = min(bits[p] for p in OPEN) - max(bits[p] for p in CLOSED)
 
     says = exhibit.measured(
-        "closed over open prompts: share of the likeliest token, entropy",
+        "closed over open prompts: top probability, entropy",
         f"× {margin:.3g}, − {gap:.3g} bits", should_be="more than twice, at least 2 bits less",
     )  # fmt: skip
 
@@ -221,17 +221,17 @@ def test_prompts_with_one_right_answer_are_predicted_most_confidently(trained, e
 
 @pytest.mark.claim(id="6.6", falsifier=flatten)
 def test_a_confident_prediction_need_not_reach_ninety_percent(trained, exhibit, snapshot):
-    """The share of the likeliest token, in bands, and the order from most to least confident."""
+    """The top token's probability in bands, from the most to the least confident prompt."""
     top = {prompt: probabilities.max() for prompt, probabilities in predicted(trained)}
     order = sorted(top, key=top.get, reverse=True)
     exhibit.bars(
         {f"{prompt} …": top[prompt] for prompt in order},
-        title="likeliest token",
+        title="most likely token",
         axis="probability",
     )
     bands = [f"{prompt}: {band(top[prompt])}" for prompt in order]
 
-    says = exhibit.measured("shares", "; ".join(bands), should_be="as recorded")
+    says = exhibit.measured("top probabilities", "; ".join(bands), should_be="as recorded")
 
     assert bands == snapshot, says
 
@@ -251,7 +251,7 @@ def move_every_word(trained):
 
 @pytest.mark.claim(id="6.7", falsifier=move_every_word)
 def test_the_words_that_the_plan_expects_have_the_recorded_ranks(trained, exhibit, snapshot):
-    """Rank 1 is the likeliest of all tokens; the chance is that of the word's first token."""
+    """Rank 1 is the most likely token; the probability is that of the word's first token."""
     rows, places = [], {}
     for prompt, probabilities in predicted(trained):
         for word in prompts.PREDICTIONS[prompt]:
@@ -259,7 +259,9 @@ def test_the_words_that_the_plan_expects_have_the_recorded_ranks(trained, exhibi
             rank = int((probabilities > probabilities[first]).sum()) + 1
             rows.append([f"{prompt} …", word, rank, 100 * probabilities[first]])
             places[word] = next((f"first {n}" for n in PLACES if rank <= n), f"beyond {PLACES[-1]}")
-    exhibit.table(rows, columns=["prompt", "the plan expects", "rank", "chance (%)"], title="ranks")
+    exhibit.table(
+        rows, columns=["prompt", "the plan expects", "rank", "probability (%)"], title="ranks"
+    )
     said = ", ".join(f"{word}: {place}" for word, place in places.items())
 
     says = exhibit.measured("ranks", said, should_be="as recorded")

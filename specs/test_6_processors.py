@@ -1,4 +1,4 @@
-"""Experiment 6: penalties and biases, which change the logits before a token is drawn."""
+"""Experiment 6: penalties and biases, which change logits before a token is drawn."""
 
 import importlib
 from collections import Counter
@@ -38,7 +38,7 @@ def only_divide(monkeypatch):
 
 @pytest.mark.claim(id="6.20", falsifier=only_divide)
 def test_a_repetition_penalty_pushes_each_recent_token_down_once(subject, exhibit):
-    """Whatever its logit's sign, however often it occurs; only the last n tokens count."""
+    """Whatever the sign of its logit and however often it occurs; only the last n tokens count."""
     logits = logits_after(subject)
     logits -= np.median(logits[HISTORY])  # no probability changes, and both signs are tried
     wrong = []
@@ -56,7 +56,7 @@ def test_a_repetition_penalty_pushes_each_recent_token_down_once(subject, exhibi
 
     says = exhibit.measured("tokens with another logit than defined", wrong, should_be=[])
 
-    assert signs == {True, False}, f"only one sign among {logits[HISTORY]}, so half is not tried"
+    assert signs == {True, False}, f"signs of {logits[HISTORY]} = one, but should be two"
     assert not wrong, says
 
 
@@ -114,7 +114,7 @@ def test_a_logit_bias_is_added_to_its_tokens_and_to_no_other(subject, exhibit):
     )  # fmt: skip
     chosen = [int(logits.argmax()), int(after.argmax())]
 
-    says = exhibit.measured("likeliest token without and with bias", chosen, should_be=[best, 5])
+    says = exhibit.measured("most likely token without and with bias", chosen, should_be=[best, 5])
 
     assert chosen == [best, 5], says
     others = far_apart(after, expected).tolist()
@@ -134,7 +134,7 @@ def forget_the_prompt(monkeypatch):
 
 @pytest.mark.claim(id="6.23", falsifier=forget_the_prompt)
 def test_penalties_see_the_whole_prompt_and_all_that_was_generated(subject, exhibit):
-    """However the prompt is cut for reading; how far they look back is theirs to decide."""
+    """With any prefill chunk size; each penalty decides for itself how far it looks back."""
     rows = []
     for size in (2048, 3):
         shown, made = histories(
@@ -143,7 +143,7 @@ def test_penalties_see_the_whole_prompt_and_all_that_was_generated(subject, exhi
         whole = [HISTORY + made[:i] for i in range(len(made))]
         rows.append([size, len(shown[0]), shown[: len(made)] == whole])
     exhibit.table(
-        rows, columns=["read in pieces of", "tokens shown at first", "shown all at every step"],
+        rows, columns=["prefill chunk (tokens)", "tokens at first", "all tokens at every step"],
         title=f"a prompt of {len(HISTORY)} tokens",
     )  # fmt: skip
     complete = [row[2] for row in rows]

@@ -1,4 +1,4 @@
-"""Experiment 6: how mlx-lm's samplers pick from a distribution, against their definitions."""
+"""Experiment 6: how mlx-lm's samplers draw from a distribution, against their definitions."""
 
 import threading
 
@@ -33,21 +33,23 @@ def keep_warm(monkeypatch):
 
 @pytest.mark.claim(id="6.10", falsifier=keep_warm)
 def test_temperature_towards_zero_is_greedy(subject, exhibit):
-    """The share of draws that are the likeliest token; at temperature 0 no draw is made at all."""
+    """The share of draws that are the most likely token; at temperature 0 nothing is drawn."""
     logprobs = logprobs_of(subject, DRAWN_FROM)
     best = int(mx.argmax(logprobs))
     temperatures = [0.0, 1e-6, 1e-4, 0.01, 0.1, 0.3, 1.0]
     shares = [float((draw(logprobs, 512, temp=t) == best).mean()) for t in temperatures]
     exhibit.table(
         [[t, 100 * share] for t, share in zip(temperatures, shares, strict=True)],
-        columns=["temperature", "draws that are the likeliest token (%)"],
-        title="colder and colder",
+        columns=["temperature", "draws that are the most likely token (%)"],
+        title="falling temperature",
     )  # fmt: skip
     first, second = np.sort(np.array(logprobs))[:-3:-1]
 
     assert (first - second) / 1e-6 > 100, "the two likeliest tokens are too close to be told apart"
-    assert shares[-1] < 1, "the likeliest token is always drawn at temperature 1, so nothing shows"
-    says = exhibit.measured("greedy share at temperatures 0 and 1e-6", shares[:2], [1.0, 1.0])
+    assert shares[-1] < 1, "share of the top token at temperature 1 = 1, but should be below 1"
+    says = exhibit.measured(
+        "share of the top token at temperatures 0 and 1e-6", shares[:2], [1.0, 1.0]
+    )
     assert shares[:2] == [1, 1], says
 
 
@@ -57,7 +59,7 @@ def cool_the_heat(monkeypatch):
 
 @pytest.mark.claim(id="6.11", falsifier=cool_the_heat)
 def test_temperature_towards_infinity_is_uniform(subject, exhibit):
-    """The p-value of a chi-square test against equal chances for every token."""
+    """The p-value of a chi-square test against equal probability for every token."""
     logprobs = logprobs_of(subject, DRAWN_FROM)
     even = np.full(logprobs.size, 1 / logprobs.size)
     temperatures = [1.0, 3.0, 10.0, 100.0, 1e6]
@@ -69,7 +71,7 @@ def test_temperature_towards_infinity_is_uniform(subject, exhibit):
 
     says = exhibit.measured("p-value at 1e6", values[-1], should_be=f"at least {FALSE_ALARM:g}")
 
-    assert values[0] < FALSE_ALARM, "draws at temperature 1 look uniform, so the test sees nothing"
+    assert values[0] < FALSE_ALARM, "draws at temperature 1 are uniform, but should not be"
     assert values[-1] >= FALSE_ALARM, says
 
 
@@ -105,7 +107,7 @@ FILTERS = {
 
 @pytest.mark.claim(id="6.16", falsifier=overheat)
 def test_draws_follow_what_is_kept_renormalised(subject, exhibit):
-    """p-values of a chi-square test; nothing that a filter dropped is ever drawn."""
+    """p-values of a chi-square test; a token that a filter dropped is never drawn."""
     logprobs = logprobs_of(subject, DRAWN_FROM)
     probabilities = sampling.softmax(logprobs)
     rows = []
@@ -130,7 +132,7 @@ def freeze_the_state(monkeypatch):
 
 @pytest.mark.claim(id="6.19", falsifier=freeze_the_state)
 def test_a_seed_repeats_the_draws_and_another_does_not(subject, exhibit):
-    """Here and in another thread, where the state of some releases was frozen."""
+    """In this thread and another one, where some releases froze the random state."""
     logprobs = logprobs_of(subject, DRAWN_FROM)
     rows = [["this thread", *repeats(logprobs)]]
     worker = threading.Thread(target=lambda: rows.append(["another thread", *repeats(logprobs)]))
@@ -143,7 +145,7 @@ def test_a_seed_repeats_the_draws_and_another_does_not(subject, exhibit):
     moved = max(max(row[2:]) for row in rows)
 
     says = exhibit.measured(
-        "draws equal with the same seed; with another or the next",
+        "equal draws: same seed; another seed or next draw",
         f"{min(row[1] for row in rows):g} %; {moved:.3g} %", should_be="100 %; at most 90 %",
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Experiment 7: an assistant's four jobs, and what judges the answers."""
+"""Experiment 7: an assistant's four jobs, and the criteria that judge the answers."""
 
 import re
 import time
@@ -40,7 +40,7 @@ def give_every_prompt_its_source(monkeypatch):
 
 @pytest.mark.claim(id="7.20", falsifier=give_every_prompt_its_source)
 def test_three_of_the_plans_four_prompts_lack_their_source(exhibit):
-    """A model asked so can only invent; the suite's prompts hold a whole text each."""
+    """A model without the text can only invent; the suite's prompts hold a whole text each."""
     asked = prompts.ASSISTANT_PROMPTS
     lacking = [name for name, prompt in asked.items() if is_without_its_source(prompt)]
     exhibit.table(
@@ -61,7 +61,7 @@ def leave_the_template_out(monkeypatch):
 
 @pytest.mark.claim(id="7.21", falsifier=leave_the_template_out)
 def test_every_job_reaches_the_model_whole_and_through_its_chat_template(trained, exhibit):
-    """The prompt as the model reads it: the whole source, and then the turn to answer."""
+    """The prompt as the model reads it: the whole source, then the assistant's turn."""
     tokenizer = trained.tokenizer
     if not tokenizer.has_chat_template:
         pytest.skip("this model has no chat template")
@@ -79,9 +79,11 @@ def test_every_job_reaches_the_model_whole_and_through_its_chat_template(trained
         and job.source in asked[job.name]
     ]
 
-    says = exhibit.measured("jobs that arrive whole and framed", len(arrived), should_be=4)
+    says = exhibit.measured("jobs that arrive whole and in the template", len(arrived), should_be=4)
 
-    assert len(opening) + len(closing) > 10, "the template adds too little to be recognised"
+    assert len(opening) + len(closing) > 10, (
+        "characters that the template adds <= 10, but should be more"
+    )
     assert len(arrived) == 4, says
 
 
@@ -107,7 +109,7 @@ def judge_grounding_only(monkeypatch):
 
 @pytest.mark.claim(id="7.22", falsifier=judge_grounding_only)
 def test_a_constant_answer_and_a_copy_of_the_prompt_do_no_job(exhibit):
-    """Whoever invents nothing, or says everything, must still not pass for an assistant."""
+    """An answer that invents nothing or repeats everything must not pass as a done job."""
     trials = {
         name: assistant.ask(control, jobs.the_four(), [0]) for name, control in CONTROLS.items()
     }
@@ -131,7 +133,7 @@ def accept_everything(monkeypatch):
 
 @pytest.mark.claim(id="7.23", falsifier=accept_everything)
 def test_a_good_answer_is_accepted_and_one_fault_in_it_is_found(exhibit):
-    """Each fault breaks the criterion that it should, and no other."""
+    """Each fault breaks its own criterion and no other."""
     asked = {job.name: job for job in jobs.the_four()}
     rows = [[name, "as written", "", missed(asked[name], text)] for name, text in jobs.GOOD.items()]
     for name, old, new, broken in jobs.SPOILED:
@@ -163,13 +165,13 @@ def count_half_the_tokens(monkeypatch):
 
 @pytest.mark.claim(id="7.24", falsifier=count_half_the_tokens)
 def test_a_reply_at_the_plans_speeds_takes_three_to_seven_seconds(exhibit):
-    """150 tokens (7) to 200 (7a) at 30 to 50 a second, before any time to the first token."""
+    """150 tokens (7) to 200 (7a) at 30 to 50 per second, without the time to first token."""
     times = {
         f"{tokens} tokens at {speed}/s": assistant.reply_seconds(1 / speed, tokens, speed)
         for tokens in (150, 200)
         for speed in (30, 50)
     }
-    exhibit.bars(times, title="how long the plan's replies take", axis="s")
+    exhibit.bars(times, title="time of the plan's replies", axis="s")
     least, most = min(times.values()), max(times.values())
 
     says = exhibit.measured(
@@ -187,7 +189,7 @@ def forget_the_first_token(monkeypatch):
 
 @pytest.mark.claim(id="7.25", falsifier=forget_the_first_token)
 def test_first_token_and_speed_account_for_the_whole_reply(trained, exhibit):
-    """The plan's e-mail, answered in a few tokens; measured from outside."""
+    """A reply of a few tokens to the plan's e-mail, timed from outside."""
     if not trained.tokenizer.has_chat_template:
         pytest.skip("this model has no chat template")
     assistant.responder(trained.model, trained.tokenizer, max_tokens=2)("Hello", seed=0)  # warms up
@@ -203,7 +205,7 @@ def test_first_token_and_speed_account_for_the_whole_reply(trained, exhibit):
     accounted = assistant.reply_seconds(answer.first_token_s, answer.tokens, answer.tokens_per_s)
 
     says = exhibit.measured(
-        "share of the wall clock accounted for", accounted / elapsed, should_be="0.9 to 1"
+        "share of the wall-clock time accounted for", accounted / elapsed, should_be="0.9 to 1"
     )
 
     assert 0.9 <= accounted / elapsed <= 1, says
@@ -226,7 +228,7 @@ def let_a_person_answer(monkeypatch):
 @pytest.mark.idle
 @pytest.mark.claim(id="7.26", falsifier=let_a_person_answer)
 def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(trained, exhibit):
-    """Three answers to each job, each held to all criteria; 95 % intervals."""
+    """Three answers to each job, judged by all criteria; 95 % intervals."""
     size = accounting.total_parameters(trained.packed)
     if not trained.tokenizer.has_chat_template:
         pytest.skip("this model has no chat template")
@@ -250,7 +252,7 @@ def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(trained, exhibit
     )  # fmt: skip
 
     if SMALL <= size < LARGE:
-        exhibit.inconclusive("a model of this size may or may not do the jobs")
+        exhibit.inconclusive("the claim says nothing about models of 1B to 3B parameters")
     if size < SMALL:
         assert whole["high"] < 0.5, says
     else:

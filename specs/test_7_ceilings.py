@@ -1,4 +1,4 @@
-"""Experiment 7: what a token must read, and what published bandwidths therefore allow."""
+"""Experiment 7: the bytes that each token reads, and the speed that published bandwidths allow."""
 
 import pytest
 
@@ -13,19 +13,19 @@ def read_the_whole_table(monkeypatch):
 
 @pytest.mark.claim(id="7.4", falsifier=read_the_whole_table)
 def test_a_decoded_token_reads_all_weights_but_the_untied_embedding_table(shape, exhibit):
-    """Of a table that is only looked up in, one row; a table that is also the head, whole."""
+    """One row of an untied embedding table is read; a tied table is also the head, read whole."""
     [table, *_] = groups(shape.packed)
     read = roofline.decode_read(shape.packed, context=1).weights
     exhibit.table(
         [["stored", total_bytes(shape.packed) / 1e9], ["embedding table", table.bytes / 1e9],
-         ["read for a token", read / 1e9]],
+         ["read per token", read / 1e9]],
         columns=["weights", "GB"],
         title=f"{shape.name}, tied: {shape.facts['tied']}",
     )  # fmt: skip
     rows = 1 if shape.facts["tied"] else table.logical_shape[0]
     expected = total_bytes(shape.packed) - table.bytes + table.bytes // rows
 
-    says = exhibit.measured("bytes of weights read for a token", read, should_be=expected)
+    says = exhibit.measured("bytes of weights read per token", read, should_be=expected)
 
     assert read == expected, says
 
@@ -37,19 +37,19 @@ def use_all_experts(monkeypatch):
 
 @pytest.mark.claim(id="7.5", falsifier=use_all_experts)
 def test_of_a_mixture_of_experts_a_token_reads_only_those_it_is_sent_to(exhibit):
-    """Qwen3-30B-A3B uses 8 of 128 experts a layer: it takes the room of 30 and the time of 3."""
+    """Qwen3-30B-A3B uses 8 of 128 experts per layer: 30B weights in memory, 3B read per token."""
     model = declare(published()["qwen3-30b-a3b"].config)
     stored, read = total_bytes(model), roofline.decode_read(model, context=1).weights
     experts = sum(g.bytes for g in groups(model) if ".switch_mlp." in g.name)
     exhibit.bars(
-        {"stored": stored / 1e9, "in experts": experts / 1e9, "read for a token": read / 1e9},
+        {"stored": stored / 1e9, "in experts": experts / 1e9, "read per token": read / 1e9},
         title="Qwen3-30B-A3B at 4 bits", axis="GB",
     )  # fmt: skip
     [table, *_] = groups(model)
     row = table.bytes // table.logical_shape[0]
     expected = stored - table.bytes + row - experts * 120 // 128
 
-    says = exhibit.measured("bytes of weights read for a token", read, should_be=expected)
+    says = exhibit.measured("bytes of weights read per token", read, should_be=expected)
 
     assert read == expected, says
 
@@ -98,7 +98,7 @@ def take_an_m4_max(monkeypatch):
 
 @pytest.mark.claim(id="7.7", falsifier=take_an_m4_max)
 def test_a_reply_of_150_tokens_takes_over_four_seconds_on_an_m3_pro(exhibit):
-    """The least time that Qwen3-8B at 4 bits takes to write 150 to 200 tokens."""
+    """The least time that Qwen3-8B at 4 bits takes to generate 60 to 200 tokens."""
     rate = ceilings(PLANS_CHIP)["qwen3-8b"]
     exhibit.bars(
         {f"{count} tokens": count / rate for count in (60, 100, 150, 200)},
@@ -106,6 +106,6 @@ def test_a_reply_of_150_tokens_takes_over_four_seconds_on_an_m3_pro(exhibit):
         axis="seconds",
     )
 
-    says = exhibit.measured("seconds for 150 tokens at least", 150 / rate, should_be="above 4")
+    says = exhibit.measured("least seconds for 150 tokens", 150 / rate, should_be="above 4")
 
     assert 150 / rate > 4, says

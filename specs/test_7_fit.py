@@ -1,4 +1,4 @@
-"""Experiment 7: what fits, and answers to questions that make no sense."""
+"""Experiment 7: which models fit in memory, and answers to questions that make no sense."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ def plan_for_sixteen_gigabytes(monkeypatch):
 
 @pytest.mark.claim(id="7.16", falsifier=plan_for_sixteen_gigabytes)
 def test_the_largest_that_fits_in_36_gb_has_32_billion_weights(exhibit):
-    """At 4 bits and 2,048 tokens, in what macOS lets the GPU keep resident: 27 of the 36 GB."""
+    """At 4 bits and 2,048 tokens; macOS lets the GPU keep 27 of 36 GB resident."""
     chip = chips.one_of(chips.named("M3 Pro"))
     machine = capacity.Machine(chips.metal_limit(36 * GIB), chip.bandwidth, chip.name, fused=True)
     found = planned(longest=CONTEXT)
@@ -30,8 +30,8 @@ def test_the_largest_that_fits_in_36_gb_has_32_billion_weights(exhibit):
     fitting = [v for v in found if v.fits(machine, CONTEXT)]
     largest = max(fitting, key=lambda v: v.parameters, default=None)
 
-    assert len(fitting) < len(found), "every model fits, but should not: the question is empty"
-    says = exhibit.measured("the largest that fits", largest and largest.name, "qwen3-32b")
+    assert len(fitting) < len(found), f"models that fit = all {len(found)}, but should be fewer"
+    says = exhibit.measured("largest model that fits", largest and largest.name, "qwen3-32b")
     assert largest is not None, says
     assert largest.name == "qwen3-32b", says
 
@@ -70,7 +70,7 @@ def store_eight_bits(monkeypatch):
 
 @pytest.mark.claim(id="7.17", falsifier=store_eight_bits)
 def test_qwen3_8b_needs_five_gigabytes_and_not_seven(exhibit):
-    """Weights, keys and values of 2,048 tokens, and the results of the layer at work."""
+    """Weights, the KV cache of 2,048 tokens, and the intermediate results of one layer."""
     model = published()["qwen3-8b"]
     [variant] = capacity.variants(model.name, model.config, [4], fused=True, longest=CONTEXT)
     cache = variant.course.read(CONTEXT)
@@ -118,7 +118,7 @@ def believe_every_header(monkeypatch):
 
 @pytest.mark.claim(id="7.18", falsifier=believe_every_header)
 def test_a_weights_file_that_lies_is_refused_in_one_sentence(tmp_path, exhibit):
-    """What is counted on disk comes from files that anybody may have written."""
+    """Anybody may have written the files whose bytes are counted."""
     path, said = tmp_path / "model.safetensors", {}
     for lie, content in LIES.items():
         path.write_bytes(content)
@@ -127,12 +127,12 @@ def test_a_weights_file_that_lies_is_refused_in_one_sentence(tmp_path, exhibit):
             said[lie] = "believed"
         except ValueError as error:
             said[lie] = str(error)
-    exhibit.table(list(said.items()), columns=["the file holds", "what is said"], title="lies")
+    exhibit.table(list(said.items()), columns=["the file holds", "message"], title="faulty headers")
     path.write_bytes(header(HONEST))
 
     assert safetensors.read_header(path).data_bytes in (0, 4), "an honest file should be read"
     believed = [lie for lie, answer in said.items() if not answer.startswith(path.name)]
-    says = exhibit.measured("lies that are believed", believed, should_be=[])
+    says = exhibit.measured("faulty headers that are believed", believed, should_be=[])
     assert not believed, says
 
 
@@ -149,7 +149,7 @@ def plan_for_anything(monkeypatch):
 
 @pytest.mark.claim(id="7.19", falsifier=plan_for_anything)
 def test_a_question_that_makes_no_sense_gets_a_sentence_and_exit_code_2(exhibit):
-    """`llm-spec fit` with amounts, chips and models that cannot be meant."""
+    """`llm-spec fit` with impossible amounts, chips and models."""
     answers = []
     for question in QUESTIONS:
         with contextlib.redirect_stderr(io.StringIO()) as said:
@@ -158,6 +158,6 @@ def test_a_question_that_makes_no_sense_gets_a_sentence_and_exit_code_2(exhibit)
     exhibit.table(answers, columns=["question", "exit code", "answer"], title="llm-spec fit")
     wrong = [q for q, code, said in answers if code != 2 or not said or "\n" in said]
 
-    says = exhibit.measured("questions answered otherwise", wrong, should_be=[])
+    says = exhibit.measured("questions without exit code 2 and one line", wrong, should_be=[])
 
     assert not wrong, says

@@ -95,7 +95,7 @@ def shares(work, reference):
 @pytest.mark.idle
 @pytest.mark.claim(id="7.9", falsifier=see_only_halving)
 def test_the_guard_flags_a_fifth_more_time_on_this_machine(trained, exhibit):
-    """Ten repeats unchanged, ten with every pass held up. The reference reads matrices as a pass
+    """Ten repeats unchanged, ten with every pass delayed. The reference reads matrices as a pass
     does, so that what slows this machine down slows both."""
     prompt = mx.array([speed.token_ids(READ, trained.config["vocab_size"])])
     reference = bandwidth.meeting_vectors(2048, 2048, bandwidth.compute_dtype(), count=READ).call
@@ -116,10 +116,10 @@ def test_the_guard_flags_a_fifth_more_time_on_this_machine(trained, exhibit):
         title="what the guard says",
     )
     if any(judgement.finding == "inconclusive" for judgement in unchanged + planted):
-        exhibit.inconclusive("this machine is too noisy to tell 20 % from nothing")
+        exhibit.inconclusive("this machine is too noisy to detect 20 % more time")
     flags = [sum(j.finding == "slower" for j in each) for each in (unchanged, planted)]
 
-    says = exhibit.measured("flagged of ten, unchanged and planted", flags, should_be=[0, 10])
+    says = exhibit.measured("flagged of ten: unchanged, slowed down", flags, should_be=[0, 10])
 
     assert flags == [0, 10], says
 
@@ -163,7 +163,7 @@ def test_benchmarks_are_saved_compared_and_guarded(trained, tmp_path, exhibit):
     missing = {b["name"]: sorted(KEYS - b["extra_info"].keys()) for b in found}
 
     says = exhibit.measured(
-        "exit codes, benchmarks and what they leave untold",
+        "exit codes, benchmarks, missing fields",
         (
             [step.returncode for step in steps.values()],
             len(found),

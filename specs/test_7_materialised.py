@@ -44,7 +44,7 @@ def count_a_byte_a_weight(monkeypatch, shape):
 @pytest.mark.idle
 @pytest.mark.claim(id="7.41", falsifier=count_a_byte_a_weight)
 def test_the_memory_of_the_plans_models_is_predicted(shape, exhibit):
-    """Weights and cache, from the shape alone, against what arrays hold while and after writing."""
+    """Weights and KV cache predicted from the shape, against memory during and after decode."""
     model = filled(shape)
     predicted = memory.predict(model, *LENGTHS)
     try:
@@ -79,7 +79,7 @@ def run_the_clock_slowly(monkeypatch, shape):
 @pytest.mark.idle
 @pytest.mark.claim(id="7.42", falsifier=run_the_clock_slowly)
 def test_the_plans_models_decode_no_faster_than_their_bytes_are_read(shape, exhibit):
-    """Tokens a second travel to no other machine; the share of the ceiling may."""
+    """Tokens per second hold for this machine only; the share of the ceiling may hold elsewhere."""
     model, streaming = filled(shape), bandwidth.streaming()
     read = roofline.decode_read(model, sum(LENGTHS)).total
     prompt = speed.token_ids(LENGTHS[0], shape.config["vocab_size"])
@@ -90,7 +90,7 @@ def test_the_plans_models_decode_no_faster_than_their_bytes_are_read(shape, exhi
     ceiling = max(before.best, after.best) / read
     chip = chips.here()
     exhibit.table(
-        [["bytes read for a token", read / 1e9, "GB"], ["measured", rate, "tok/s"],
+        [["read per token", read / 1e9, "GB"], ["measured", rate, "tok/s"],
          ["at most, by the bandwidth measured", ceiling, "tok/s"],
          ["at most, by the bandwidth published", chip and chip.bandwidth / read,
           chip.name if chip else "unknown chip"], ["share reached", 100 * rate / ceiling, "%"]],

@@ -1,4 +1,4 @@
-"""Experiment 7: what a model needs in memory, and what fits."""
+"""Experiment 7: the memory that a model needs."""
 
 from collections import Counter
 
@@ -24,18 +24,18 @@ def keep_keys_for_every_head(shape):
 
 @pytest.mark.claim(id="7.10", falsifier=keep_keys_for_every_head)
 def test_a_token_is_kept_as_one_key_and_one_value_per_layer_and_kv_head(shape, exhibit):
-    """What the caches hold after 2,048 tokens, divided by the tokens; no weight is materialised."""
+    """Bytes of the KV cache after 2,048 tokens, per token; no weight is materialised."""
     facts = shape.facts
     run = dry_run.dry_run(shape.packed, CONTEXT)
     exhibit.table(
-        [["a token", run.used / CONTEXT / 1e6], [f"{CONTEXT:,} tokens", run.used / 1e6],
+        [["one token", run.used / CONTEXT / 1e6], [f"{CONTEXT:,} tokens", run.used / 1e6],
          ["the weights", total_bytes(shape.packed) / 1e6]],
         columns=["", "MB"],
         title=f"the cache of {shape.name} at 16 bits",
     )  # fmt: skip
     numbers = 2 * facts["layers"] * facts["n_kv_heads"] * facts["head_dim"]
 
-    says = exhibit.measured("bytes that a token leaves", run.used / CONTEXT, should_be=2 * numbers)
+    says = exhibit.measured("KV cache bytes per token", run.used / CONTEXT, should_be=2 * numbers)
 
     assert run.used == CONTEXT * 2 * numbers, says
 
@@ -53,7 +53,7 @@ def predict_other_steps(monkeypatch):
 
 @pytest.mark.claim(id="7.11", falsifier=predict_other_steps)
 def test_cache_bytes_are_predicted_exactly(subject, exhibit):
-    """The caches keep room for tokens to come, in steps of 256: lengths lie around a step."""
+    """KV caches are allocated in steps of 256 tokens: the lengths lie around a step."""
     lengths = [(5, 3), (250, 8), (257, 1)]  # tokens read, tokens made
     predicted = [memory.predict(subject.model, *each).cache for each in lengths]
     real = [real_cache_bytes(subject.model, *each) for each in lengths]
@@ -77,7 +77,7 @@ def test_cache_bytes_are_predicted_exactly(subject, exhibit):
 
 
 def real_cache_bytes(model, prompt, generated):
-    """Bytes of the caches after mlx-lm has generated for real."""
+    """Bytes of the caches after mlx-lm has generated tokens."""
     caches = memory.make_prompt_cache(model)
     steps = memory.generate_step(
         mx.zeros(prompt, mx.int32), model, max_tokens=generated, prompt_cache=caches
@@ -89,7 +89,7 @@ def real_cache_bytes(model, prompt, generated):
 
 @pytest.mark.claim(id="7.12", falsifier=count_a_byte_a_weight)
 def test_weights_and_cache_are_what_stays_allocated(trained, exhibit):
-    """Predicted from shapes alone, and what MLX's allocator still holds after a generation."""
+    """Predicted from shapes alone, against what MLX's allocator holds after a generation."""
     predicted, measured = predicted_and_measured(trained, prompt=48, generated=8, exhibit=exhibit)
     ratio = predicted.resident / measured.resident
 
@@ -111,7 +111,7 @@ BY_THE_GRAPH = (
 
 @pytest.mark.claim(id="7.13", falsifier=forget_intermediate_results)
 def test_the_peak_while_a_prompt_is_read_is_predicted_within_a_twentieth(trained, exhibit):
-    """The peak comes while the prompt is read: every layer's results, and on a CPU all scores."""
+    """The peak comes during prefill: every layer's results, and on a CPU all attention scores."""
     predicted, measured = predicted_and_measured(trained, prompt=769, generated=2, exhibit=exhibit)
     ratio = predicted.peak / measured.peak
 
@@ -156,7 +156,7 @@ def allow_ten_times_the_room(monkeypatch):
 
 @pytest.mark.claim(id="7.14", falsifier=allow_ten_times_the_room)
 def test_a_model_without_room_is_refused_before_it_takes_any(exhibit):
-    """One byte less than needed is offered; the sentence says what is needed and what is free."""
+    """One byte less than needed is free; the error says what is needed and what is free."""
     model = small_shape()
     room = memory.predict(model, 1, 1).peak - 1
     before = mx.get_active_memory()
@@ -184,7 +184,7 @@ def make_floats_and_pack_them(monkeypatch):
 
 @pytest.mark.claim(id="7.15", falsifier=make_floats_and_pack_them)
 def test_filling_a_declared_model_takes_its_bytes_and_no_more(exhibit):
-    """Random bits are made as they are stored: at no time is there a float copy of a matrix."""
+    """Random bits are made as they are stored: no float copy of a matrix ever exists."""
     model = small_shape()
     mx.clear_cache()
     mx.reset_peak_memory()
@@ -200,7 +200,9 @@ def test_filling_a_declared_model_takes_its_bytes_and_no_more(exhibit):
     exhibit.add("memory", "filling SmolLM2's shape at 4 bits", rows=rows)
     ratio = max(taken, peak) / needed
 
-    says = exhibit.measured("taken at most over needed", ratio, should_be="0.999 to 1.001")
+    says = exhibit.measured(
+        "peak or final memory over declared bytes", ratio, should_be="0.999 to 1.001"
+    )
 
     assert 0.999 <= ratio <= 1.001, says
 

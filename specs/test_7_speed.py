@@ -1,4 +1,4 @@
-"""Experiment 7: how fast a model runs, against what the hardware allows."""
+"""Experiment 7: a model's speed, against what the hardware allows."""
 
 import contextlib
 import io
@@ -71,7 +71,7 @@ def refute_above_one(exhibit, share, reference):
 
 @pytest.mark.claim(id="7.1", falsifier=run_the_clock_slowly)
 def test_no_token_comes_faster_than_its_bytes_can_be_read(trained, exhibit):
-    """Each token reads all weights once: bandwidth over those bytes is a ceiling."""
+    """Each token reads all weights once: bandwidth divided by those bytes is a ceiling."""
     prompt, products = tokens(trained, 4), bandwidth.multiplying(bandwidth.compute_dtype())
     speed.run_once(trained.model, prompt, 2)
     rates, bandwidths = beside(
@@ -85,7 +85,7 @@ def test_no_token_comes_faster_than_its_bytes_can_be_read(trained, exhibit):
 
 @pytest.mark.claim(id="7.2", falsifier=run_the_clock_slowly)
 def test_no_prompt_is_read_faster_than_its_products_can_be_computed(trained, exhibit):
-    """A prompt's tokens share the reading of the weights; two operations per weight remain."""
+    """A prompt's tokens share one read of the weights; each needs two operations per weight."""
     prompt, streaming = tokens(trained, 64), bandwidth.streaming()
     speed.run_once(trained.model, prompt, 2)
     rates, products = beside(
@@ -111,7 +111,7 @@ def count_the_first_token(monkeypatch):
 
 @pytest.mark.claim(id="7.3", falsifier=count_the_first_token)
 def test_decode_speed_agrees_with_mlx_lms_own_but_for_one_token(trained, exhibit, monkeypatch):
-    """Both watch the same generation. mlx-lm divides n tokens by the time of the last n - 1."""
+    """Both time the same generation. mlx-lm divides n tokens by the time of the last n - 1."""
     count, arrivals = 16, []
     steps = generation.generate_step
     monkeypatch.setattr(
@@ -164,7 +164,7 @@ def stop_the_clock_early(monkeypatch):
 @pytest.mark.idle
 @pytest.mark.claim(id="7.40", falsifier=stop_the_clock_early)
 def test_decode_speed_agrees_with_mlx_lm_benchmark(trained, exhibit, monkeypatch):
-    """The same model and lengths in turns, each time beside its neighbours; medians of ratios."""
+    """The same model and lengths in turns, each run beside its neighbours; medians of ratios."""
     prompt = tokens(trained, READ)
     given = trained.model, endless(trained.tokenizer), trained.config
     monkeypatch.setattr(benchmark, "load", lambda path, **options: given)
