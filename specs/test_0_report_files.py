@@ -9,6 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fixtures.doubles.browser import PHONE, visit
 from fixtures.doubles.report_sample import miswrite, sample, written
@@ -16,6 +17,7 @@ from llm_spec.cli import report as report_command
 from llm_spec.ledger.results import SCHEMA
 from llm_spec.report import comparison as comparing
 from llm_spec.report import load, sections
+from llm_spec.report.comparison_page import as_text, write_comparison
 from llm_spec.report.page import render_report
 
 NAN = '{"kind":"bars","title":"t","axis":"a","labels":["x"],"values":[NaN]}'
@@ -138,6 +140,41 @@ def test_a_comparison_lists_exactly_what_changed(tmp_path, exhibit):
     }
     says = exhibit.measured("changes", listed, should_be=expected)
     assert listed == expected, says
+
+
+def call_what_did_not_run_another_verdict(monkeypatch):
+    monkeypatch.setattr(comparing, "NOT_RUN", "never")
+
+
+@pytest.mark.claim(id="0.128", falsifier=call_what_did_not_run_another_verdict)
+def test_an_interrupted_run_is_compared_where_both_ran(tmp_path, exhibit):
+    """B ended after its first claim: the terminal lists no claim that B did not reach."""
+    before, after = sample(), sample()
+    for claim in after["claims"][1:]:
+        claim |= {"verdict": "not run", "measured": None, "values": [], "reason": None}
+    after["environment"]["partial"] = True
+
+    found = comparing.compare(before, after)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(as_text(found, ("a.json", "b.json")))
+    told = console.export_text()
+    exhibit.text(told, title="what compare prints")
+    write_comparison(found, ("a.json", "b.json"), tmp_path / "compared.html")
+
+    ran = [{_key(row) for row in run["claims"] if row["verdict"] != "not run"}
+           for run in (before, after)]  # fmt: skip
+    unreached = len(ran[0] - ran[1])
+    listed = [change.id for change in found.by("verdict") + found.by("value")]
+    says = exhibit.measured("claims listed as changed", listed, should_be=[])
+    assert not listed, says
+    assert f"Checked only in A ({unreached})" in told, told
+    assert f"{unreached:>6}  not reached" in told, told
+    page = (tmp_path / "compared.html").read_text(encoding="utf-8")
+    assert f"<summary>{unreached} claims</summary>" in page, "the page should fold what B lacks"
+
+
+def _key(row):
+    return row["id"], row["subject"]
 
 
 def pay_nothing(monkeypatch):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Row = Mapping[str, Any]
+NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,20 @@ class Change:
 
     @property
     def what(self) -> str:
-        """`verdict`, `value`, `only in A`, `only in B` or `same`."""
-        if self.after is None:
-            return "only in A"
-        if self.before is None:
-            return "only in B"
-        if self.before["verdict"] != self.after["verdict"]:
-            return "verdict"
-        if self.before.get("measured") != self.after.get("measured"):
-            return "value"
-        return "same"
+        """`verdict`, `value`, `same`, `only in A`, `only in B` or `not run`: "only" of what one run
+        checked and the other did not, whether it was not run there or the run ended first."""
+        a, b = (row if row and row["verdict"] != NOT_RUN else None for row in self.both)
+        if a and b:
+            if a["verdict"] != b["verdict"]:
+                return "verdict"
+            return "same" if a.get("measured") == b.get("measured") else "value"
+        return "only in A" if a else "only in B" if b else NOT_RUN
+
+    @property
+    def lacking(self) -> str:
+        """Of what only one run checked: the other's reason, as far as it has one."""
+        absent = self.after if self.what == "only in A" else self.before
+        return "not among its claims" if absent is None else absent.get("reason") or "not reached"
 
     @property
     def ratio(self) -> float | None:

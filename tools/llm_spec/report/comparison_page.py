@@ -1,5 +1,6 @@
 """A comparison of two runs, for the terminal and as a page."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_spec.ledger.results import told, write_atomically
-from llm_spec.report.comparison import Change, Comparison, Row
+from llm_spec.report.comparison import NOT_RUN, Change, Comparison, Row
 from llm_spec.report.page import STYLES, asset, environment, policy
 from llm_spec.text.untrusted import all_visible, visible
 
 TITLES = {
     "verdict": "Verdict changed",
     "value": "Value changed",
-    "only in A": "Only in A",
-    "only in B": "Only in B",
+    "only in A": "Checked only in A",
+    "only in B": "Checked only in B",
 }
+COUNTED = ("only in A", "only in B")
+"""What a terminal counts reason by reason: an interrupted run lacks hundreds of claims."""
 _STYLES = {"verified": "green", "refuted": "bold red", "inconclusive": "yellow", "not run": "dim"}
 ONE_RUN = "A and B are the same run, held against itself: nothing can differ."
 _LISTED = 40
@@ -35,10 +38,15 @@ def as_text(comparison: Comparison, names: Sequence[str]) -> RenderableType:
         changes = comparison.by(what)
         if changes:
             lines.append(Text(f"\n{title} ({len(changes)})", style="bold"))
-            lines += [_line(change) for change in changes[:_LISTED]]
+        if what in COUNTED:
+            reasons = Counter(visible(change.lacking) for change in changes)
+            lines += [Text(f"{n:>6}  {reason}", style="dim") for reason, n in reasons.most_common()]
+            continue
+        lines += [_line(change) for change in changes[:_LISTED]]
         if len(changes) > _LISTED:
             lines.append(Text(f"       and {len(changes) - _LISTED} more", style="dim"))
-    lines.append(Text(f"\n{len(comparison.by('same'))} the same."))
+    same, unchecked = (len(comparison.by(what)) for what in ("same", NOT_RUN))
+    lines.append(Text(f"\n{same} the same, {unchecked} not run in either."))
     return Group(*lines)
 
 
@@ -88,6 +96,7 @@ def _rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
             "says": change.says,
             "subject": change.subject,
             "ratio": change.ratio,
+            "counted": change.what in COUNTED,
             "sides": [
                 row and {"verdict": row["verdict"], "seen": _seen(row)} for row in change.both
             ],
