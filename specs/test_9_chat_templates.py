@@ -15,7 +15,7 @@ from fixtures.synthetic.small_directory import write_small_model
 from llm_spec.directory import ModelDirectory, trial_load
 from llm_spec.directory.chat_template import BoundedTemplate
 from llm_spec.laws import CHAT_LAWS, TEXT_LAWS
-from llm_spec.laws.tokenizer import chat
+from llm_spec.laws.tokenizer import chat, support
 
 
 def somebodys(directory):
@@ -177,3 +177,77 @@ def test_templates_of_every_family_keep_the_laws_of_chats(exhibit, tmp_path):
     says = exhibit.measured("laws broken by a sound template", broken, should_be=[])
 
     assert not broken, says
+
+
+HEADERS = turns("<|im_start|>{{ message.role }}\n", "{{ message.content }}", "<|im_end|>\n",
+                "<|im_start|>assistant\n")  # fmt: skip
+PARTS = "{% for part in message.content %}{{ part.text }}{% endfor %}"
+# Templates before those headers, and what they fail with. Arguments of a call go as text to a
+# server, which hands them on parsed: no fault of a template that was written for the text.
+FAIL_WITH: dict[str, tuple[str, list[str]]] = {
+    "nothing": (HEADERS, []),
+    "nothing, and refuses system messages": (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system messages') }}"
+        "{% endif %}" + HEADERS, []
+    ),
+    "nothing, and puts a call's arguments behind text": (
+        "{% for message in messages if message.tool_calls %}"
+        "{{ 'calls: ' + message.tool_calls[0].function.arguments }}{% endfor %}" + HEADERS, []
+    ),
+    "a system message": (
+        "{% if messages[0].role == 'system' %}{{ messages[0].content.text.strip() }}{% endif %}"
+        + HEADERS, ["a system message"]
+    ),
+    "thoughts off": (
+        HEADERS + "{% if enable_thinking is defined and not enable_thinking %}{{ none + '' }}"
+        "{% endif %}", ["thoughts on and off"]
+    ),
+    "a second reply": (
+        HEADERS.replace("in messages", "in messages[:3] + messages[4:]"), ["two replies"]
+    ),
+    "a question beside tools": (
+        "{% if tools %}{{ tools }}{% else %}" + HEADERS + "{% endif %}",
+        ["tools", "a tool call and its result"]
+    ),
+    "a question beside tools, which it repeats": (
+        "{% if tools %}{{ tools }}{{ messages[0].content }}{% endif %}" + HEADERS,
+        ["tools", "a tool call and its result"]
+    ),
+    "the result of a tool": (
+        "{% for message in messages if message.role == 'tool' %}{{ message.result.strip() }}"
+        "{% endfor %}" + HEADERS, ["a tool call and its result"]
+    ),
+    "text, for it takes parts alone": (
+        HEADERS.replace("{{ message.content }}", PARTS),
+        ["a question", "two replies", "a system message", "tools", "a tool call and its result"]
+    ),
+}  # fmt: skip
+
+
+def take_what_is_rendered(monkeypatch):
+    monkeypatch.setattr(support, "_read", lambda tokenizer, trial: support.Support("-", "yes"))
+
+
+@pytest.mark.claim(id="9.147", falsifier=take_what_is_rendered)
+def test_what_a_template_fails_with_is_told_and_no_more(exhibit, tmp_path):
+    """Templates that fail with one thing, and what is said of each."""
+    tokenizer = load_tokenizer(write_small_model(tmp_path))
+    said = {}
+    for case, (template, _) in FAIL_WITH.items():
+        tokenizer.chat_template = template
+        said[case] = [each for each in support.support(tokenizer) if each.fails]
+    exhibit.table(
+        [[case, "; ".join(f"{each.title}: {each.says}" for each in found)]
+         for case, found in said.items()],
+        columns=["fails with", "said"], title="what templates fail with",
+    )  # fmt: skip
+    wrong = {
+        case: titles for case, found in said.items()
+        if (titles := [each.title for each in found]) != FAIL_WITH[case][1]
+    }  # fmt: skip
+
+    says = exhibit.measured("templates of which something else is told", wrong, should_be={})
+
+    assert not wrong, says
+    parts = said["text, for it takes parts alone"][0].says
+    assert "parts alone" in parts, f"{parts!r}, but should name the parts"

@@ -71,22 +71,34 @@ def a_reply_ends(tokenizer: Any) -> Finding:
 def markers_are_tokens(tokenizer: Any) -> Finding:
     """A marker that the chat template writes is one token, where the vocabulary holds it.
 
-    Else the model reads letters where it learned a token. Some templates write markers that never
-    were tokens: these are named, and no fault.
+    Else the model reads letters where it learned a token. So are markers that stand in the template
+    for other conversations (tools, thoughts), also where letters touch them. Some templates write
+    markers that never were tokens: these are named, and no fault.
     """
     text = chat(tokenizer, *TURNS, add_generation_prompt=True)
     vocabulary = tokenizer.get_vocab()
     written = MARKER.findall(text)
     ids = tokenizer.encode(text, add_special_tokens=False)
-    markers = dict.fromkeys(written)
-    cut = [
-        f"{marker!r} is {tokenizer.encode(marker, add_special_tokens=False)}"
-        for marker in markers
-        if marker in vocabulary and ids.count(vocabulary[marker]) < written.count(marker)
-    ]
-    never = [repr(marker) for marker in markers if marker not in vocabulary]
+    markers = dict.fromkeys([*written, *MARKER.findall(str(tokenizer.chat_template))])
+    cut = []
+    for marker in [marker for marker in markers if marker in vocabulary]:
+        id_ = vocabulary[marker]
+        where = _cut_in(tokenizer, marker, id_)
+        if where or ids.count(id_) < written.count(marker):
+            where = where or marker
+            cut.append(f"{where!r} is {tokenizer.encode(where, add_special_tokens=False)}")
+    never = [repr(marker) for marker in dict.fromkeys(written) if marker not in vocabulary]
     others = f" (never tokens: {', '.join(never)})" if never else ""
     return same(f"markers that are not the one token that they have{others}", cut, [])
+
+
+def _cut_in(tokenizer: Any, marker: str, id_: int) -> str | None:
+    """Where a marker is not its token: by itself or, if it was added to the vocabulary, between
+    letters. What was merged of pieces may be cut there."""
+    added = id_ in getattr(tokenizer, "added_tokens_decoder", ())
+    texts = [marker, f"a{marker}b"] if added else [marker]
+    cut = (text for text in texts if id_ not in tokenizer.encode(text, add_special_tokens=False))
+    return next(cut, None)
 
 
 @of_a_chat

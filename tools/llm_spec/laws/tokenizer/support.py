@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_spec.text.untrusted import one_line
@@ -29,6 +30,8 @@ CALL = {
     "type": "function",
     "function": {"name": TOOL, "arguments": {"place": PLACE}},
 }
+IN_PARTS = {"role": "user", "content": [{"type": "text", "text": ASKS}]}
+CALLED = "a tool call and its result"
 USER = {"role": "user", "content": ASKS}
 REPLY = {"role": "assistant", "content": ANSWERS}
 AGAIN = {"role": "user", "content": ASKS_AGAIN}
@@ -64,15 +67,14 @@ TRIALS = (
     ),
     _trial("tools", USER, holds=(ASKS, TOOL), tools=TOOLS),
     _trial(
-        "a tool call and its result", USER,
+        CALLED, USER,
         {"role": "assistant", "content": "", "tool_calls": [CALL]},
         {"role": "tool", "name": TOOL, "tool_call_id": CALL["id"], "content": RESULT},
         holds=(ASKS, TOOL, PLACE, RESULT), tools=TOOLS,
     ),
     # mlx-lm joins the parts of a text before a template sees them.
     _trial(
-        "content in typed parts", {"role": "user", "content": [{"type": "text", "text": ASKS}]},
-        holds=(ASKS,), judged=False,
+        "content in typed parts", IN_PARTS, holds=(ASKS,), judged=False,
     ),
 )  # fmt: skip
 THINKING = "thoughts on and off"
@@ -93,14 +95,43 @@ def support(tokenizer: Any) -> list[Support]:
 
 
 def _tried(tokenizer: Any, trial: Trial) -> Support:
+    found = _read(tokenizer, trial)
+    if not found.fails:
+        return found
+    # What clients send as text mlx-lm's server hands on parsed, and parts of a text joined: which
+    # no template is wrong not to expect where it takes what was sent.
+    if trial.title == CALLED and not _read(tokenizer, _with_text_for_arguments(trial)).fails:
+        return Support(trial.title, f"with a call's arguments as text alone ({found.says})")
+    if trial.messages == [USER] and not trial.options.get("tools"):
+        parts = _read(tokenizer, Trial(trial.title, [IN_PARTS], trial.holds, trial.options))
+        if parts.says == "yes":
+            return Support(
+                trial.title, "no: it takes content in typed parts alone, and mlx-lm gives it text",
+                fails=True,
+            )  # fmt: skip
+    return found
+
+
+def _with_text_for_arguments(trial: Trial) -> Trial:
+    function = {"name": TOOL, "arguments": json.dumps({"place": PLACE})}
+    asks, call, *rest = trial.messages
+    call = {**call, "tool_calls": [{**CALL, "function": function}]}
+    return replace(trial, messages=[asks, call, *rest])
+
+
+def _read(tokenizer: Any, trial: Trial) -> Support:
     def read(text: str) -> Support:
         lacking = [word for word in trial.holds if word not in text]
-        if "{'type'" in text or '{"type": "text"' in text:
+        if IN_PARTS in trial.messages and ("{'type'" in text or '{"type": "text"' in text):
             return Support(trial.title, "no: it writes the list as it is")
         # A message of a user is never left out; tools and the like may be.
         lost = [word for word in lacking if word in (ASKS, ANSWERS, ASKS_AGAIN, ANSWERS_AGAIN)]
         if lost:
             return Support(trial.title, f"no: it leaves out {lost}", trial.judged)
+        sent = [message["content"] for message in trial.messages]
+        twice = [word for word in dict.fromkeys(trial.holds) if text.count(word) > sent.count(word)]
+        if more := [word for word in twice if word in sent]:
+            return Support(trial.title, f"no: it repeats {more}", trial.judged)
         return Support(trial.title, f"ignores it: no {lacking}" if lacking else "yes")
 
     return _rendered(tokenizer, trial.title, trial.messages, trial.options, read, trial.judged)

@@ -29,9 +29,14 @@ TEXTS = (
     "def f(x):\n    return x ** 2  # ½",
     "a",
     "I cannot go, I do not know, and it isn't so: don't, won't, can't. Never say yes to no.",
+    "JUMPING wizards vex 4567890 bold quick fox: +1 % of $2 & <3> @ [4] {5} ~ ^ _ | \\ / = ; '6'!",
 )
 # As tokens are spelled that nobody says: <|im_start|>, <｜User｜>, <start_of_turn>, [INST].
-MARKER = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|</?[A-Za-z_]{1,40}>|\[/?[A-Z_]{2,40}\]")
+MARKER = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|</?[A-Za-z_]{1,40}>|\[/?[A-Za-z_]{2,40}\]")
+# What stands for no letter of its own in a regular expression: escapes, sets, groups.
+NOTATION = re.compile(
+    r"\\[pP]\{[^}]*\}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\.|\[[^\]]*\]|\(\?[a-z:=!<]*"
+)
 
 
 @law
@@ -87,8 +92,9 @@ def _replaced(tokenizer: Any) -> list[tuple[str, str]]:
         elif isinstance(part, dict):
             pending += part.values()
             if part.get("type") == "Replace":
-                old = next(iter(part["pattern"].values()))
-                if any(map(str.isalpha, old)) and len(old) > 1 and "\\" not in old:
+                kind, old = next(iter(part["pattern"].items()))
+                letters = NOTATION.sub(" ", old) if kind == "Regex" else old
+                if re.search(r"[^\W_]{2}", letters):
                     found.append((old, part["content"]))
     return found
 
