@@ -19,8 +19,12 @@ from llm_spec.directory import config as config_file
 from llm_spec.directory import files, generation, weights
 from llm_spec.directory.errors import BadModel
 from llm_spec.directory.probe import TEXT_STAGES, run_probe
+from llm_spec.directory.weights import check_room
 
-__all__ = ["BadModel", "ModelDirectory", "changed_since", "inspect_config", "inspect_directory"]
+__all__ = [
+    "BadModel", "ModelDirectory", "changed_since", "check_room", "inspect_config",
+    "inspect_directory",
+]  # fmt: skip
 
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 

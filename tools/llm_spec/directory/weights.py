@@ -1,14 +1,16 @@
 """What the weight files hold, read off their headers, and whether there is room for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from llm_spec.directory import config as config_file
 from llm_spec.directory import packing, room, shards
 from llm_spec.directory.errors import BadModel
-from llm_spec.directory.files import Files, adapter_of, says_adapter
+from llm_spec.directory.files import Files, adapter_of, find, says_adapter
 from llm_spec.model.safetensors import Tensor, read_header
 from llm_spec.numerics.units import show_bytes
 from llm_spec.text.untrusted import quoted
@@ -77,6 +79,27 @@ def _no_weights(found: Files) -> str:
     )
 
 
+def check_room(
+    directories: Sequence[Path], *, free: int | None = None, unpacked: bool = True, runs: int = 1
+) -> None:
+    """Raise `BadModel` where so many `runs` at once, each holding all models of `directories`, take
+    more than `free` bytes of memory (what is available now if None)."""
+    models = []
+    for directory in directories:
+        found = find(directory)
+        headers = [read_header(found.root / name).tensors for name in found.weights]
+        models.append(
+            ({k: v for each in headers for k, v in each.items()}, config_file.read(found))
+        )
+    free = psutil.virtual_memory().available if free is None else free
+    needed = room.of_a_run(models, unpacked).total
+    if runs * needed > free:
+        each = f"each of {runs} processes" if runs > 1 else "a run"
+        raise BadModel(
+            f"{each} takes up to {show_bytes(needed)} {_of_what(unpacked)}, but {_too_little(free)}"
+        )
+
+
 def _check_room(
     found: Files,
     tensors: Mapping[str, Tensor],
@@ -84,14 +107,18 @@ def _check_room(
     free: int,
     unpacked: bool,
 ) -> None:
-    needed = room.of_a_run(tensors, config, unpacked)
+    needed = room.of_a_run([(tensors, config)], unpacked)
     if needed.total > free:
-        how = " unpacked to float32" if unpacked else ""
         raise BadModel(
             f"{next(iter(found.weights))} (with any others) holds {show_bytes(needed.stored)} of "
-            f"weights, and a run takes up to {show_bytes(needed.total)} "
-            f"(weights{how}, logits, tokenizer, copies), but {_too_little(free)}"
+            f"weights, and a run takes up to {show_bytes(needed.total)} {_of_what(unpacked)}, but "
+            f"{_too_little(free)}"
         )
+
+
+def _of_what(unpacked: bool) -> str:
+    how = " unpacked to float32" if unpacked else ""
+    return f"(weights{how}, logits, tokenizer, a second copy)"
 
 
 def _too_little(free: int) -> str:
