@@ -188,7 +188,7 @@ def test_a_sentencepiece_tokenizer_streams_and_stops_as_claimed(models, exhibit)
     different = changed_by_streaming(subject.tokenizer)
     _, outcome, expected = stopped(subject)
     exhibit.table(
-        [["texts that streaming changes", different, []], ["ended by, with", outcome, expected]],
+        [["changed texts", different, []], ["finish reason and text", outcome, expected]],
         columns=["", "seen", "expected"], title="letters and bytes, in SentencePiece's spelling",
     )  # fmt: skip
     seen = different, outcome
