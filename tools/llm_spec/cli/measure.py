@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from llm_spec.numerics.units import BadAmount, parse_numbers, show_bytes
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
     from llm_spec.numerics.timing import Sample
     from llm_spec.performance.bandwidth import Device
 
@@ -42,12 +44,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print one line a model and context; 2 where the question makes no sense."""
+    """Measure, print one line per model and context; 2 where the question makes no sense."""
     from llm_spec.numerics import blas
 
     blas.preload()  # before anything imports MLX
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from llm_spec.ledger.results import write_atomically
     from llm_spec.model.declare import BadConfig, published
     from llm_spec.performance import bandwidth
+    from llm_spec.performance.others import OtherPrograms
 
     try:
         unknown = [name for name in args.models if name not in published()]
@@ -57,25 +64,48 @@ def run(args: argparse.Namespace) -> int:
             raise BadAmount("--generate should be at least 2 and --rounds at least 1.")
         widths = parse_numbers(args.bits, "--bits", WIDTHS)
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
-        device = bandwidth.measure_device()
-        print(f"{device.name}: {show_bytes(device.bandwidth.median)}/s", flush=True)
-        rows = [
-            row
-            for name in args.models
-            for width in widths
-            for row in measure_models(name, width, contexts, args.generate, args.rounds, device)
-        ]
+        others = OtherPrograms()
+        with Progress(
+            *_columns(), console=Console(stderr=True), transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        ) as progress:  # fmt: skip
+            task = progress.add_task("bandwidth", total=len(args.models) * len(widths))
+            device = bandwidth.measure_device()
+            print(f"{device.name}: {show_bytes(device.bandwidth.median)}/s", flush=True)
+            warned = others.warning
+            if warned:
+                print(warned, file=sys.stderr)
+            rows = []
+            for name in args.models:
+                for width in widths:
+                    progress.update(task, description=f"{name} at {width} bits")
+                    rows += measure_models(
+                        name, width, contexts, args.generate, args.rounds, device
+                    )
+                    progress.advance(task)
     except (BadAmount, BadConfig) as error:
         print(error, file=sys.stderr)
         return 2
+    if others.warning and not warned:
+        print(others.warning, file=sys.stderr)
     if args.output:
-        document = {"schema": SCHEMA, "device": _device(device), "measurements": rows}
+        measured_on = _device(device) | {"other_programs": others.share}
+        document = {"schema": SCHEMA, "device": measured_on, "measurements": rows}
         try:
-            args.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            write_atomically(args.output, json.dumps(document, indent=1) + "\n")
         except OSError as error:
             print(f"{args.output} was not written: {error.strerror}.", file=sys.stderr)
             return 2
     return 0
+
+
+def _columns() -> "list[ProgressColumn]":
+    """Which model is measured, how many are done, and how long the rest will take: models take as
+    long as each other only roughly."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    return [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True)]  # fmt: skip
 
 
 def measure_models(
