@@ -27,10 +27,10 @@ lint:
 	$(BIN)/lint-imports
 
 idle: .venv/installed-$(EXTRAS)
-	$(BIN)/pytest specs/ -m idle --report report.html --report results.json
+	$(BIN)/pytest specs/ -m idle --report idle.html --report idle.json
 
 sweep: .venv/installed-$(EXTRAS)
-	$(BIN)/pytest specs/ --architectures --report report.html --report results.json
+	$(BIN)/pytest specs/ --architectures --report sweep.html --report sweep.json
 
 update-snapshots: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ --snapshot-update
@@ -43,4 +43,4 @@ update-snapshots: .venv/installed-$(EXTRAS)
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks results.json report.html
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks results.json report.html idle.json idle.html sweep.json sweep.html
