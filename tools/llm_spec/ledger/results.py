@@ -137,7 +137,8 @@ class Results:
         if report.outcome == "failed":
             row.known = report.known and (row.known or "refuted" not in row.outcomes)
         row.outcomes.append(report.verdict)
-        row.reason = report.reason or row.reason
+        if report.outcome != "skipped" or not row.reason:  # why others did not run goes first
+            row.reason = report.reason or row.reason
         for record in report.records:
             if isinstance(record, Shown):
                 row.exhibits.append(record.exhibit)
