@@ -13,12 +13,12 @@ EXTRAS ?= blas,report
 verify: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ -n 2 --report report.html --report results.json
 
-test: EXTRAS = blas,report,browser,dev
+test: EXTRAS = blas,report,serving,browser,dev
 test: lint
 	$(BIN)/pytest specs/ --prove -n 2
 	$(BIN)/pytest specs/ -m "slow or browser" --prove -n 2
 
-lint: EXTRAS = blas,report,browser,dev
+lint: EXTRAS = blas,report,serving,browser,dev
 lint:
 	$(MAKE) .venv/installed-$(EXTRAS) EXTRAS=$(EXTRAS)
 	$(BIN)/ruff check .

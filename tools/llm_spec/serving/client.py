@@ -75,6 +75,8 @@ class Client:
         seconds: the longest silence of the server.
         wire: what carries the requests; httpx2's own by default.
         settings: what every request asks for that does not say otherwise, such as a model.
+
+    `http` is what sends: it can be given to other clients of the same server.
     """
 
     def __init__(
@@ -83,13 +85,13 @@ class Client:
     ) -> None:  # fmt: skip
         self.settings = dict(settings)
         # Proxies that the environment names are for the network, not for this machine.
-        self._http = httpx2.Client(
+        self.http = httpx2.Client(
             base_url=url, timeout=seconds, transport=wire, trust_env=False,
             headers={"Connection": "close"},
         )  # fmt: skip
 
     def close(self) -> None:
-        self._http.close()
+        self.http.close()
 
     def complete(self, prompt: str, **settings: Any) -> Answer:
         """What follows `prompt`. Raises `NotAnAnswer`, also for a status that is no success."""
@@ -124,7 +126,7 @@ class Client:
         """Ask for a streamed answer, and close the connection once it begins, or after so many
         chunks of it: how many came."""
         content = json.dumps({**self.settings, **body, "stream": True}).encode()
-        with self._http.stream("POST", path, content=content) as response:
+        with self.http.stream("POST", path, content=content) as response:
             if not after:
                 next(response.iter_bytes(), None)
                 return 0
@@ -140,7 +142,7 @@ class Client:
 
     def _sent(self, method: str, path: str, content: bytes | None = None) -> httpx2.Response:
         try:
-            return self._http.request(method, path, content=content)
+            return self.http.request(method, path, content=content)
         except httpx2.HTTPError as error:
             said = one_line(str(error)) or type(error).__name__
             raise NotAnAnswer(f"no answer to {method} {path}: {said}.") from error
