@@ -88,7 +88,7 @@ def inspect_directory(
         problems = run_probe(into, on_stage, skip=() if tokenizer else TEXT_STAGES)
     except BadModel as problem:
         # What is odd about the files may be why.
-        raise BadModel(" ".join([str(problem), *held.notes])) from problem
+        raise BadModel(" ".join([*held.notes, str(problem)])) from problem
     if "chat template" in problems:
         _leave_out_the_template(into)
     return ModelDirectory(found.root, into, found.seen(), problems, [*held.notes, *notes])

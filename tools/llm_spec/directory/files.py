@@ -92,7 +92,7 @@ def view(found: Files, into: Path) -> None:
 
 def adapter_of(names: Iterable[str]) -> str | None:
     """The file of an adapter (LoRA, DoRA) among the files of a directory, if there is one."""
-    kinds = ("adapter_config.json", "adapter*.safetensors", "adapter_model.bin")
+    kinds = ("adapter_config.json", "*adapters.safetensors", "adapter*.safetensors", "adapter*.bin")
     return next((name for name in names if any(fnmatch(name, kind) for kind in kinds)), None)
 
 

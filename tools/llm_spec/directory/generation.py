@@ -18,6 +18,15 @@ SETTINGS: dict[str, tuple[float, float, str]] = {
     "min_p": (0.0, 1.0, "--min-p"),
     "repetition_penalty": (1e-6, 100.0, ""),
 }
+# What else changes an answer where it is not left at what it is without being set.
+OTHERS: dict[str, Any] = {
+    "num_beams": 1,
+    "no_repeat_ngram_size": 0,
+    "typical_p": 1.0,
+    "penalty_alpha": 0.0,
+    **dict.fromkeys(("suppress_tokens", "bad_words_ids", "stop_strings", "sequence_bias")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id", "begin_suppress_tokens")),
+}
 
 
 def check(found: Files, config: Mapping[str, Any]) -> list[str]:
@@ -62,7 +71,7 @@ def _ends(content: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     lost = ", ".join(map(str, sorted(stated - taken)))
     return [
         f"{NAME} ends texts at {sorted(taken)}, and config.json also at {lost}: mlx-lm takes "
-        f"{NAME}'s alone."
+        f"{NAME}'s alone, and the tokenizer's own."
     ]
 
 
@@ -76,9 +85,12 @@ def _sampling(content: Mapping[str, Any]) -> list[str]:
         low, high, _ = SETTINGS[key]
         if type(value) not in (int, float) or not low <= value <= high:
             return [f"{NAME} gives {key} as {quoted(value)}, which no sampler takes."]
+    others = [key for key, unset in OTHERS.items() if content.get(key, unset) not in (None, unset)]
+    sets = f"{NAME} sets {', '.join(others)}: mlx-lm reads none of it."
+    told = [sets] if others else []
     if not given or content.get("do_sample") is False:
-        return []
+        return told
     asked = ", ".join(f"{key} {value:g}" for key, value in given.items())
     options = " ".join(f"{SETTINGS[k][2]} {v:g}" for k, v in given.items() if SETTINGS[k][2])
     ask = f"; ask for it: {options}" if options else ""
-    return [f"{NAME} asks for {asked}: mlx-lm reads none of it and answers greedily{ask}."]
+    return [f"{NAME} asks for {asked}: mlx-lm reads none of it and answers greedily{ask}.", *told]

@@ -1,6 +1,6 @@
 """What config.json says of packing: whether it can be meant, and whether the files hold it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_spec.directory.errors import BadModel
@@ -105,9 +105,47 @@ def _fits(packing: Mapping[str, Any], path: str, module: Any) -> bool:
             name == path or name.endswith(f".{path}") or path.endswith(f".{name}")
         ):
             own = {"mode": packing.get("mode", MODES[0]), **stated}
-    return all(
-        own.get(key) in (None, getattr(module, key)) for key in ("bits", "group_size", "mode")
+    if own.get("mode", MODES[0]) != module.mode:  # a mode that is not stated is the first
+        return False
+    return all(own.get(key) in (None, getattr(module, key)) for key in ("bits", "group_size"))
+
+
+def not_stated(content: Mapping[str, Any], unplaced: Sequence[str]) -> str | None:
+    """Which modules the files hold packed, where config.json does not say so; `unplaced` are the
+    tensors that the model has no place for."""
+    modules = [name.removesuffix(".scales") for name in unplaced if name.endswith(".scales")]
+    if not modules:
+        return None
+    stated = content.get("quantization")
+    if not isinstance(stated, dict):
+        return (
+            f"{quoted(modules[0])} is stored packed, but config.json says nothing of packing: give "
+            "it quantization, with the bits and group_size of the conversion"
+        )
+    return (
+        f"{quoted(modules[0])} is stored packed, but quantization in config.json leaves it out: "
+        "take that entry away"
     )
+
+
+def not_stored(content: Mapping[str, Any], missing: Sequence[str]) -> str | None:
+    """Which module config.json says to be packed whose scales are `missing` from the files."""
+    for name in missing:
+        module, _, leaf = name.rpartition(".")
+        if leaf == "scales" and (how := stated_of(content, name)):
+            return (
+                f"config.json says that {quoted(module)} is packed {how}, but the files hold its "
+                "floats: take it out of quantization"
+            )
+    return None
+
+
+def stated_of(content: Mapping[str, Any], tensor: str) -> str | None:
+    """How quantization in config.json says, for its module alone, that a tensor is packed."""
+    packing, module = content.get("quantization"), tensor.rpartition(".")[0]
+    if not isinstance(packing, dict) or not isinstance(own := packing.get(module), dict):
+        return None
+    return _as_words({**packing, **own})
 
 
 def _as_words(packing: Mapping[str, Any]) -> str:
@@ -117,15 +155,22 @@ def _as_words(packing: Mapping[str, Any]) -> str:
 
 
 def left_behind(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
-    """Whether another library's packing is stated of weights that are floats."""
+    """Whether another library's packing is stated of weights that are floats, or packed by MLX."""
     for part in (content, text_config(content)):
         stated = part.get("quantization_config")
-        if not isinstance(stated, dict) or "quantization" in content:
+        if not isinstance(stated, dict):
             continue
+        method = stated.get("quant_method")
+        by = f" by {quoted(method)}" if method else ""
+        if content.get("quantization") is not None:
+            if not method or method in MODES:
+                continue
+            return (
+                f"config.json says that weights are packed{by}, and how by MLX: mlx-lm takes the "
+                "latter; take quantization_config out of config.json."
+            )
         packed = any(tensor.dtype not in PLAIN for tensor in tensors.values())
         if not packed and not any("scale" in name or "absmax" in name for name in tensors):
-            method = stated.get("quant_method")
-            by = f" by {quoted(method)}" if method else ""
             return (
                 f"config.json says that weights are packed{by}, but none in the files is: take "
                 "quantization_config out of config.json."

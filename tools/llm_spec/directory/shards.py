@@ -41,11 +41,10 @@ def read_index(found: Files) -> tuple[dict[str, str], str | None]:
 def check_complete(found: Files, index: Mapping[str, str]) -> None:
     """Raises `BadModel` where a file is missing that the index or others' numbers speak of."""
     wanted = set(index.values())
-    numbered = [match for name in found.weights if (match := SHARD.fullmatch(name))]
-    for match in numbered[:1]:
-        count = int(match[2])
+    if first := min(_numbered(found, index), default=None):
+        count = int(first.rpartition("-")[2].partition(".")[0])
         if count > MOST:
-            raise BadModel(f"{match[0]} speaks of {count:,} files, which no model has.")
+            raise BadModel(f"{first} speaks of {count:,} files, which no model has.")
         wanted |= {f"model-{i:05}-of-{count:05}.safetensors" for i in range(1, count + 1)}
     if missing := sorted(wanted - found.weights.keys()):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -65,7 +64,17 @@ def other_build(index: Mapping[str, str], tensors: Mapping[str, object]) -> str 
 def stray(found: Files, index: Mapping[str, str]) -> str | None:
     """The name of a weight file that is none of the model's: beside numbered shards one without
     such a number, beside model.safetensors any other. What the index names belongs to it."""
-    own = {name for name in found.weights if SHARD.fullmatch(name)}
+    own = _numbered(found, index)
     own = (own or {WHOLE} & found.weights.keys()) | set(index.values())
     others = sorted(found.weights.keys() - own)
     return others[0] if own and others else None
+
+
+def _numbered(found: Files, index: Mapping[str, str]) -> set[str]:
+    """The numbered files of one build: of those that the index names, else of the most files."""
+    builds: dict[str, set[str]] = {}
+    for name in found.weights:
+        if match := SHARD.fullmatch(name):
+            builds.setdefault(match[2], set()).add(name)
+    named = set(index.values())
+    return max(builds.values(), key=lambda build: (len(build & named), len(build)), default=set())

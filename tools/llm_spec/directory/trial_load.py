@@ -6,7 +6,6 @@ that nothing else gets among them, what libraries print goes to standard error.
 
 import functools
 import json
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 from llm_spec.directory import generation, packing
 from llm_spec.directory.child import channel, tell
 from llm_spec.directory.errors import BadModel, reason
+from llm_spec.directory.explanation import explain, weight_files
 from llm_spec.text.untrusted import quoted
 
 CONVERSATION = [
@@ -103,40 +103,6 @@ def declare(view: Path) -> tuple[Any, dict[str, Any]]:
                 f"with {'floating-point numbers' if floats[0] else kinds[1]}."
             )
     return model, config
-
-
-def explain(error: Exception, view: Path) -> str:
-    """What mlx-lm could not do with the model, as a sentence about its files."""
-    text, file = str(error), weight_files(view)
-    if found := re.match(r"Received (\d+) parameters not in model: \n?(.*)", text, re.DOTALL):
-        return f"{file}: the model has no place for {_some(found[2])} (arrays: {found[1]})."
-    if found := re.match(r"Missing (\d+) parameters: \n?(.*)", text, re.DOTALL):
-        return f"{file} lacks {_some(found[2])}, which the model needs (arrays: {found[1]})."
-    if found := re.match(r"Expected shape (.*) but received shape (.*) for parameter (\S+)", text):
-        name = quoted(found[3].rstrip("."))
-        return f"{file} gives {name} the shape {found[2]}, but config.json makes it {found[1]}."
-    if found := re.search(r"missing \d+ required positional arguments?: (.*)", text):
-        return f"config.json lacks {reason(found[1])}, which its model_type needs."
-    if isinstance(error, AttributeError) and re.search(r"'Model(Args)?'", text):
-        return "config.json: model_type is the name of a module that holds no model."
-    if "[quantize" in text:
-        return f"{file} is packed in a way that MLX does not have: {reason(text, without=view)}."
-    if "[load" in text:
-        return f"{file} cannot be read by MLX: {reason(text, without=view)}."
-    why = f"{type(error).__name__}: {reason(text, without=view)}"
-    return f"config.json: no model can be made from it ({why})."
-
-
-def weight_files(view: Path) -> str:
-    """The file of weights by its name, or all of them by their pattern."""
-    names = [path.name for path in view.glob("model*.safetensors")]
-    return names[0] if len(names) == 1 else "model*.safetensors"
-
-
-def _some(names: str) -> str:
-    every = [name.strip() for name in re.split(r"[,\n]+", names) if name.strip(" .")]
-    more = f" and {len(every) - 3} more" if len(every) > 3 else ""
-    return ", ".join(quoted(name.rstrip(".")) for name in every[:3]) + more
 
 
 def load_tokenizer(view: Path, config: dict[str, Any]) -> Any:
