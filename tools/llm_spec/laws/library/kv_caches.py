@@ -31,7 +31,7 @@ PLAYS, MOVES = 200, 12
 
 @law
 def single_caches_remember() -> Finding:
-    """Fed in pieces, trimmed, copied and reloaded, a cache gives attention to its history."""
+    """Fed in chunks, trimmed, copied and reloaded, a cache gives attention over its history."""
     from llm_spec.laws.library.machines.kv_caches import SingleCache
 
     SingleCache.seen = Distances(BOUND)
@@ -41,7 +41,7 @@ def single_caches_remember() -> Finding:
 
 @law
 def batch_caches_keep_rows_apart() -> Finding:
-    """Merged, fed unequally, filtered, joined and taken out, a row stays what it was fed."""
+    """Merged, fed unequally, filtered, joined and extracted, a row keeps what it was fed."""
     from llm_spec.laws.library.machines.kv_caches import BatchCache
 
     BatchCache.seen = Distances(BOUND)
@@ -51,7 +51,7 @@ def batch_caches_keep_rows_apart() -> Finding:
 
 @law
 def chunks_follow_tokens() -> Finding:
-    """A batch of rings that wrapped while decoding takes a further prompt of several tokens."""
+    """A batch of rotating caches that wrapped in decode takes a prompt of several tokens."""
     rng = np.random.default_rng(0)
     full, empty = single(WINDOW), single(WINDOW)
     full.feed(rng, [20])
@@ -62,7 +62,7 @@ def chunks_follow_tokens() -> Finding:
 
 @law
 def batch_caches_reload() -> Finding:
-    """A batch cache made from another's state goes on as the other."""
+    """A batch cache rebuilt from another's state continues like the other."""
     worst = 0.0
     for window in (None, WINDOW):
         rng = np.random.default_rng(0)
@@ -77,16 +77,16 @@ def batch_caches_reload() -> Finding:
 
 @law
 def rows_without_a_token_come_out() -> Finding:
-    """An empty row of an empty batch can be taken out, as an empty cache."""
+    """An empty row of an empty batch can be extracted as an empty cache."""
     taken = [
         batch.extract(0) for batch in (BatchKVCache([0, 0]), BatchRotatingKVCache(WINDOW, [0, 0]))
     ]
-    return within("tokens in the row", max(cache.size() for cache in taken), 0)
+    return within("tokens in the extracted row", max(cache.size() for cache in taken), 0)
 
 
 @law
 def quantised_caches_round() -> Finding:
-    """A quantised cache holds each key and value rounded to its grid, grown past its step."""
+    """A quantised cache holds keys and values rounded to its grid, past its allocation step."""
     rng = np.random.default_rng(0)
     play = Histories(QuantizedKVCache(GROUP, BITS), rows=1, rounded=True)
     worst = max(play.feed(rng, [length]) for length in (5, 1, 300, 1, 1, 40))

@@ -38,7 +38,7 @@ ROPES: dict[str, dict[str, Any] | None] = {
 
 @law
 def token_buffers_remember() -> Finding:
-    """A token buffer gives out every token that it was made with and fed, past its step."""
+    """A token buffer returns every token that it was created with and fed, past its step."""
     rng = np.random.default_rng(0)
     told = rng.integers(0, 1000, 250).tolist()
     buffer = caching.TokenBuffer(told)
@@ -47,13 +47,13 @@ def token_buffers_remember() -> Finding:
         new = rng.integers(0, 1000, count)
         told = told + new.tolist()
         wrong += buffer.update_and_fetch(mx.array(new)).tolist() != told
-    return same("updates that give out another text", wrong, 0)
+    return same("updates that return another text", wrong, 0)
 
 
 @law
 def stop_sequences_are_found() -> Finding:
-    """A matcher says so at the last token of a stop sequence and never else, however the sequences
-    overlap."""
+    """A stop sequence is found at its last token, however stop sequences overlap, and nowhere
+    else."""
     wrong = []
     for seed in range(PLAYS):
         rng = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def stop_sequences_are_found() -> Finding:
 
 @law
 def packed_attention_is_attention() -> Finding:
-    """Attention over quantised keys and values is attention over what they stand for: under every
+    """Attention over quantised keys and values equals that over the dequantised ones: under every
     kind of mask, with several rows, and with heads that share their keys."""
     rng = np.random.default_rng(0)
     worst = 0.0
@@ -114,7 +114,7 @@ def _attention(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, mask: 
 
 @law
 def rotations_know_their_place() -> Finding:
-    """Every kind of rotary embedding turns a token by its position alone: in one piece or in
+    """Every kind of rotary embedding rotates a token by its position alone: in one piece or in
     several, in rows that started at different times; and leaves its input as it was. The dynamic
     kind turns more slowly once a text is longer than the model was made for."""
     rng = np.random.default_rng(0)
@@ -141,12 +141,12 @@ def rotations_know_their_place() -> Finding:
         for length in (48, 32)
     )
     wrong += ["dynamic, past its length"] * bool(np.allclose(within_length, past_it, atol=1e-2))
-    return same("rotations that go wrong", wrong, [])
+    return same("wrong rotations", wrong, [])
 
 
 @law
 def every_rank_has_its_layers() -> Finding:
-    """Spread over ranks, all layers run: each on one rank, the first on the last."""
+    """Split over ranks, each layer runs on exactly one rank, the first on the last."""
     wrong = []
     for layers in (2, 5, 61):
         for size in (1, 2, 3):

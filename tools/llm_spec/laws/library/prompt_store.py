@@ -12,7 +12,7 @@ PLAYS, MOVES = 100, 12
 
 @law
 def prompts_are_reused() -> Finding:
-    """A prompt cache that is looked up holds a prompt's first tokens, and comes with the rest.
+    """A prompt cache found by lookup holds the prompt's first tokens, and comes with the rest.
 
     A prompt that begins with the one stored last, or begins it, is found. What is done to a cache
     that was handed out does not reach the stored one.

@@ -87,7 +87,7 @@ def _wrong(settings: dict[str, Any], least_and_most: Between) -> list[str]:
 
 @law
 def top_k_keeps_k() -> Finding:
-    """Top-k keeps k tokens, and none is less likely than one that it drops."""
+    """Top-k keeps exactly k tokens, none of them less likely than a dropped token."""
     return keeps_the_likeliest(distributions(), (1, 2, 10, SIZE - 1))
 
 
@@ -105,12 +105,12 @@ def keeps_the_likeliest(
         for row, probability in zip(survivors(logprobs, top_k=k), probabilities, strict=True)
         if not sampling.is_top_k(row, probability, k)
     ]
-    return same("rows that keep another set", wrong[:3], [])
+    return same("rows that keep other tokens", wrong[:3], [])
 
 
 @law
 def top_p_keeps_the_nucleus() -> Finding:
-    """Top-p keeps the fewest likeliest tokens that reach p, to within the rounding of the sum."""
+    """Top-p keeps the smallest set of most likely tokens that reaches p, to a sum's rounding."""
     slack = SIZE * EPS / 2
     wrong: list[str] = []
     for p in (0.1, 0.5, 0.9, 0.99):
@@ -118,12 +118,12 @@ def top_p_keeps_the_nucleus() -> Finding:
             {"top_p": p},
             functools.partial(_between, sampling.top_p, p - slack, p + slack),
         )
-    return same("rows that keep another set", wrong[:3], [])
+    return same("rows that keep other tokens", wrong[:3], [])
 
 
 @law
 def min_p_keeps_the_likely() -> Finding:
-    """Min-p keeps the tokens at least p times as likely as the likeliest, whatever the
+    """Min-p keeps the tokens at least p times as likely as the most likely one, at any
     temperature."""
     wrong: list[str] = []
     for p in (0.01, 0.05, 0.2, 0.5):
@@ -132,12 +132,12 @@ def min_p_keeps_the_likely() -> Finding:
                 {"min_p": p, "temp": temp},
                 functools.partial(_between, sampling.min_p, p * (1 + 64 * EPS), p * (1 - 64 * EPS)),
             )
-    return same("rows that keep another set", wrong[:3], [])
+    return same("rows that keep other tokens", wrong[:3], [])
 
 
 @law
 def min_p_keeps_its_fewest() -> Finding:
-    """Min-p never keeps fewer tokens than it was told to."""
+    """Min-p never keeps fewer tokens than min_tokens_to_keep."""
     counts = [
         int(count)
         for logprobs, _ in distributions()
@@ -148,8 +148,8 @@ def min_p_keeps_its_fewest() -> Finding:
 
 @law
 def xtc_drops_the_top_choices() -> Finding:
-    """XTC drops, in each row, the tokens above its threshold but the least likely of them; never
-    a special one."""
+    """XTC drops, in each row, all tokens above its threshold but the least likely of them, and
+    never a special token."""
     wrong = []
     for logprobs, probabilities in distributions():
         for threshold in (0.02, 0.1, 0.4):
@@ -165,13 +165,13 @@ def xtc_drops_the_top_choices() -> Finding:
                     for row, probability in zip(kept, probabilities, strict=True)
                     if (row != (sampling.xtc(probability, threshold) | spared)).any()
                 ]
-    return same("rows that keep another set", wrong[:3], [])
+    return same("rows that keep other tokens", wrong[:3], [])
 
 
 @law
 def draws_follow_the_distribution() -> Finding:
-    """Tokens are drawn as often as the distribution at the temperature says; at none, the
-    likeliest."""
+    """Draws follow the distribution at the given temperature; at temperature 0 the most likely
+    token is drawn."""
     rng = np.random.default_rng(0)
     logits = np.full(SIZE, -20.0)
     logits[rng.permutation(SIZE)[:BOOSTED]] = rng.standard_normal(BOOSTED)
@@ -201,7 +201,7 @@ def processed(logits: np.ndarray, history: list[int], **settings: Any) -> np.nda
 
 @law
 def penalties_push_what_was_seen() -> Finding:
-    """Each penalty and bias changes the logits of its tokens as it is defined, and no other."""
+    """Each penalty and bias changes its own tokens' logits by its definition, and no other."""
     logits = np.random.default_rng(0).standard_normal(SIZE).astype(np.float32)
     logits[[7, 211]], logits[[42, 300]] = -1.5, 1.5  # a penalty has to mind the sign
     seen = np.bincount(HISTORY, minlength=SIZE)

@@ -25,7 +25,7 @@ PLAYS, MOVES = 100, 12
 
 @law
 def chunked_caches_remember() -> Finding:
-    """A chunked cache hands out its last chunk and what is fed, and says where that starts."""
+    """A chunked cache returns its last chunk and the new tokens, and says where they start."""
     from llm_spec.laws.library.machines.state_caches import ChunkedCache
 
     return play_same("what a chunked cache holds", ChunkedCache, "its last chunk", PLAYS, MOVES)
@@ -33,7 +33,7 @@ def chunked_caches_remember() -> Finding:
 
 @law
 def state_caches_keep_rows_apart() -> Finding:
-    """Merged, filtered, joined and taken out, a row of states stays as it was."""
+    """Merged, filtered, joined and extracted, a row of states stays as it was."""
     from llm_spec.laws.library.machines.state_caches import StateCache
 
     return play_same("states of a batch", StateCache, "its rows' own", PLAYS, MOVES)
@@ -41,7 +41,7 @@ def state_caches_keep_rows_apart() -> Finding:
 
 @law
 def state_caches_know_their_padding() -> Finding:
-    """While a padded prompt is read in pieces, the mask of each piece leaves the padding out."""
+    """When a padded prompt is prefilled in chunks, each chunk's mask excludes the padding."""
     lengths, wrong = [7, 2, 5], []
     cache = ArraysCache(2)
     cache.prepare(lengths=lengths, right_padding=[0, 5, 2])
@@ -56,12 +56,12 @@ def state_caches_know_their_padding() -> Finding:
     cache.finalize()
     if cache.make_mask(1) is not None and not bool(cache.make_mask(1).all().item()):
         wrong.append("after the prompt")
-    return same("pieces with another mask", wrong, [])
+    return same("chunks with another mask", wrong, [])
 
 
 @law
 def lists_of_caches_do_as_their_parts() -> Finding:
-    """Merged, filtered, taken out, trimmed and reloaded, a list does so to each of its caches."""
+    """Merging, filtering, extracting, trimming and reloading a list reach each of its caches."""
     rng = np.random.default_rng(0)
     rows = [(rng.standard_normal((1, 1, n, 4)), rng.standard_normal((1, 3))) for n in (5, 2, 9)]
     lists = []
@@ -86,12 +86,12 @@ def lists_of_caches_do_as_their_parts() -> Finding:
     trimmed = pair.trim(3) if pair.is_trimmable() else 0
     if (trimmed, pair[0].offset, pair[1].offset) != (3, 4, 4):
         wrong.append(f"{trimmed} of 3 trimmed, {pair[0].offset} and {pair[1].offset} left")
-    return same("parts that a list changes", wrong, [])
+    return same("parts of a list that are wrong", wrong, [])
 
 
 @law
 def caches_keep_half_precision() -> Finding:
-    """Whatever is done to a cache of bfloat16, it hands out bfloat16."""
+    """A bfloat16 cache returns bfloat16 after every operation."""
     wrong = []
     for window in (None, 8):
 
@@ -125,7 +125,7 @@ def caches_keep_half_precision() -> Finding:
     states.extend(ArraysCache.merge([_half_state(True)]))
     if states[0].dtype != mx.bfloat16:
         wrong.append("states merged and joined")
-    return same("caches that another type came out of", sorted(set(wrong)), [])
+    return same("caches that return another type", sorted(set(wrong)), [])
 
 
 def _halves(rows: int, tokens: int) -> tuple[mx.array, mx.array]:
@@ -141,8 +141,8 @@ def _half_state(filled: bool) -> ArraysCache:
 
 @law
 def a_read_offset_stays() -> Finding:
-    """The offsets that a batch cache gave before an update are not changed by it: rotations may
-    still read them."""
+    """An update does not change the offsets that a batch cache returned before: rotary embeddings
+    may still read them."""
     changed = []
     for cache in (BatchKVCache([2, 0]), caching.BatchRotatingKVCache(8, [2, 0])):
         for tokens in (5, 1, 1, 9):

@@ -61,7 +61,7 @@ def greedy_distance(
 
 @law_of_code
 def batch_rows_are_alone(case: Case) -> Finding:
-    """Prompts of unequal lengths, prefilled and decoded together, give what each gives alone."""
+    """Batched logits equal single-sequence logits when prompt lengths differ."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, ROWS)
@@ -112,7 +112,7 @@ class Dictated:
 
 @law_of_code
 def rows_keep_their_samplers(case: Case) -> Finding:
-    """Each row of a batch is drawn by its own sampler, also when others have left."""
+    """Each row of a batch is sampled by its own sampler, also after other rows have left."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (9, 12, 7))
@@ -124,7 +124,7 @@ def rows_keep_their_samplers(case: Case) -> Finding:
         for i, (rank, (tokens, logprobs, _)) in enumerate(zip(ranks, rows, strict=True))
         if tokens != np.argsort(-logprobs, axis=-1, kind="stable")[:, rank].tolist()
     ]
-    return same("rows drawn by another's sampler", wrong, [])
+    return same("rows sampled by another row's sampler", wrong, [])
 
 
 def _of_rank(rank: int, logprobs: mx.array) -> mx.array:
@@ -134,8 +134,8 @@ def _of_rank(rank: int, logprobs: mx.array) -> mx.array:
 
 @law_of_code
 def batches_change_while_they_run(case: Case) -> Finding:
-    """Rows that join and leave a running batch give what each gives alone, and the cache that each
-    hands back continues it."""
+    """Batched logits equal single-sequence logits while rows join and leave the batch, and the
+    cache that a row returns continues its text."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (21, 11, 16, 9))
@@ -159,7 +159,7 @@ def batches_change_while_they_run(case: Case) -> Finding:
 
 @law_of_code
 def histories_merge(case: Case) -> Finding:
-    """Two caches with histories of unequal lengths, merged, decode as each alone."""
+    """Two caches of different lengths, merged into a batch, give single-sequence logits."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
     ids, steps = case.token_ids, 4

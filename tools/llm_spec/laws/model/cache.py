@@ -47,7 +47,7 @@ def ways_to_cut(length: int) -> dict[str, list[int]]:
 
 @law
 def cached_is_uncached(case: Case) -> Finding:
-    """However the prompt is cut, logits with a cache are those without."""
+    """Logits with a cache equal logits without one, however the prompt is chunked."""
     missed = distances_by_cut(case)
     worst = max(missed, key=missed.__getitem__)
     return within_rounding(
@@ -56,7 +56,7 @@ def cached_is_uncached(case: Case) -> Finding:
 
 
 def distances_by_cut(case: Case) -> dict[str, float]:
-    """Distance of cached logits from uncached ones, for every way in which the prompt is cut."""
+    """Distance of cached from uncached logits, relative to the norm, for each way to chunk."""
     return {
         way: distances.distance(feed_in_chunks(case.model, case.token_ids, lengths)[0], case.logits)
         for way, lengths in ways_to_cut(len(case.token_ids)).items()
@@ -65,7 +65,7 @@ def distances_by_cut(case: Case) -> dict[str, float]:
 
 @law_of_code
 def a_long_prompt_is_cached(case: Case) -> Finding:
-    """Crossing the step by which caches grow, token by token and by a chunk, changes nothing."""
+    """Growing past its allocation step, by tokens and by a chunk, a cache changes no logit."""
     ids, rest = long_text(case), LONG - BEFORE
     cache = fill(case.model, ids, [BEFORE])
     logits, _ = feed_in_chunks(case.model, ids[BEFORE:], [*[1] * 6, rest - 6], cache)
@@ -97,7 +97,7 @@ def filled(case: Case, tokens: int) -> list[Any]:
 
 @law_of_code
 def trimmed_is_never_fed(case: Case) -> Finding:
-    """A cache from which the last tokens were trimmed continues as if they had never come."""
+    """A cache whose last tokens were trimmed gives the logits of one that never held them."""
     ids = case.token_ids
     for length in (len(ids), SHORT):
         kept = length // 2
@@ -117,7 +117,7 @@ def trimmed_is_never_fed(case: Case) -> Finding:
 
 @law
 def saved_cache_continues(case: Case) -> Finding:
-    """A prompt cache that was saved and loaded continues as the prompt does."""
+    """A saved and reloaded prompt cache continues the prompt with the same logits."""
     ids, half = case.token_ids, len(case.token_ids) // 2
     cache = fill(case.model, ids[half:], [1], copy.deepcopy(case.once(filled, half)))
     logits = logits_of(case.model, ids[half + 1 :], reloaded(cache))
@@ -127,7 +127,7 @@ def saved_cache_continues(case: Case) -> Finding:
 
 @law_of_code
 def copied_cache_stands_alone(case: Case) -> Finding:
-    """What is fed to a cache does not reach a copy made before, whoever is fed first."""
+    """Feeding tokens to a cache does not change a copy made before, whichever is fed first."""
     ids, half = case.token_ids, len(case.token_ids) // 2
     cache = fill(case.model, ids, [half])
     kept = copy.deepcopy(cache)
@@ -140,7 +140,7 @@ def copied_cache_stands_alone(case: Case) -> Finding:
 
 @law_of_code
 def an_unfilled_bound_changes_nothing(case: Case) -> Finding:
-    """A cache bounded to more tokens than come gives what an unbounded one gives."""
+    """A bounded cache that is not full gives the same logits as an unbounded one."""
     bounded = caching.make_prompt_cache(case.model, max_kv_size=2 * len(case.token_ids))
     if hasattr(case.model, "make_cache"):
         return not_applicable("it makes its own caches, which take no bound")

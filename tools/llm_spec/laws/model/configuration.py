@@ -36,7 +36,7 @@ DEPTHS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer", "num_transfo
 
 @law
 def a_spare_head_is_dropped(case: Case) -> Finding:
-    """A model with tied embeddings loads a file that holds the head all the same."""
+    """A model with tied embeddings loads a file that also contains a head."""
     if not text_config(case.config).get("tie_word_embeddings"):
         return not_applicable("its head is not tied")
     names = [name for name, _ in tree_flatten(case.model.parameters())]
@@ -57,7 +57,7 @@ def a_spare_head_is_dropped(case: Case) -> Finding:
 
 @law_of_storage
 def the_configuration_declares_the_weights(case: Case) -> Finding:
-    """The model that the configuration makes has just the arrays of this one, in their shapes."""
+    """The config declares exactly the arrays that the model holds, in their shapes."""
     if not case.config:
         return not_applicable("no configuration to make a model of")
     if case.is_packed:
@@ -77,8 +77,8 @@ def the_configuration_declares_the_weights(case: Case) -> Finding:
 
 @law_of_storage
 def layers_and_caches_are_counted(case: Case) -> Finding:
-    """The model has the layers that its configuration counts; all that run without a cache run
-    with one."""
+    """A model has as many layers as its config states, and every layer that runs without a cache
+    also runs with one."""
     settings = text_config(case.config)
     stated = next((settings[name] for name in DEPTHS if name in settings), None)
     layers = len(layers_of(case.model))

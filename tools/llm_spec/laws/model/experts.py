@@ -21,7 +21,7 @@ FAR = 30.0  # a score at which a sigmoid is one, and below which, negated, it is
 
 @law
 def the_best_expert_is_asked(case: Case) -> Finding:
-    """An expert whose score is far the highest is among those that the token is sent to.
+    """An expert whose router score is by far the highest is among those used for the token.
 
     The rows of one router are laid along its input, so that one expert scores high and all others
     low, whatever is made of scores: softmax, sigmoid, groups, corrections.
@@ -45,7 +45,7 @@ def the_best_expert_is_asked(case: Case) -> Finding:
                 wrong.append(f"{best}, but {sorted(set(asked)) or 'none'}")
     finally:
         block.load_weights([(path, router)], strict=False)
-    return same("experts that scored highest and were not asked", wrong, [])
+    return same("experts with the highest score that were not used", wrong, [])
 
 
 def _routers(model: nn.Module) -> Iterator[tuple[nn.Module, str, int]]:

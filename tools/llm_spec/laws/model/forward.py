@@ -38,7 +38,7 @@ LEAST_SPREAD = 1e-3
 
 @law_of_numbers
 def finite_logits(case: Case) -> Finding:
-    """Every token gets one finite score per entry of the vocabulary, and scores differ.
+    """Every token gets one finite logit per entry of the vocabulary, and logits differ.
 
     A model may rule out ids for good with -inf (phi3small does), but the same ids everywhere.
     """
@@ -59,16 +59,16 @@ def finite_logits(case: Case) -> Finding:
 
 @law
 def determinism(case: Case) -> Finding:
-    """The same tokens give the same logits, to the bit."""
+    """The same tokens give bit-identical logits."""
     if not np.isfinite(case.logits).any() or np.ptp(case.logits[0]) == 0:
-        return vacuous("nothing but constants to repeat")
+        return vacuous("all logits are equal")
     again = logits_of(case.model, case.token_ids)
     return within("distance of a repeated pass", distances.distance(again, case.logits), 0)
 
 
 @law_of_code
 def causality(case: Case) -> Finding:
-    """Changing later tokens leaves earlier logits as they are, and does change the later ones."""
+    """Changing later tokens changes no earlier logit, and does change later ones."""
     logits, ids = case.logits, case.token_ids
     vocabulary = max(ids) + 1
     worst = 0.0
@@ -83,12 +83,12 @@ def causality(case: Case) -> Finding:
 
 @law
 def rows_are_independent(case: Case) -> Finding:
-    """A row of a batch of equal lengths gives what it gives alone."""
+    """Batched logits equal single-sequence logits when prompt lengths are equal."""
     ids = case.token_ids
     rows = [ids, ids[::-1]]
     together = batch_logits(case.model, rows)
     if distances.distance(together[0], together[1]) < LEAST_SPREAD:
-        return vacuous("both rows give the same")
+        return vacuous("both rows give the same logits")
     alone = [case.logits, logits_of(case.model, rows[1])]
     worst = distances.worst(map(distances.distance, together, alone))
     return within_rounding("distance of a row in a batch from the row alone", worst, case)
@@ -96,8 +96,8 @@ def rows_are_independent(case: Case) -> Finding:
 
 @law_of_code
 def embeddings_are_token_ids(case: Case) -> Finding:
-    """Feeding the embeddings of the tokens gives what feeding the tokens gives, and feeding those
-    of other tokens gives something else."""
+    """Input embeddings give the same logits as the token ids they were looked up from, and
+    embeddings of other tokens give other logits."""
     if not does_model_support_input_embeddings(case.model):
         return not_applicable("it takes no input embeddings")
     embeddings = looked_up(case.model, case.token_ids)
@@ -118,7 +118,7 @@ def embeddings_are_token_ids(case: Case) -> Finding:
 
 @law_of_storage
 def half_precision_is_kept(case: Case) -> Finding:
-    """A model in bfloat16 computes its logits in bfloat16: nothing promotes the stream."""
+    """A model in bfloat16 computes its logits in bfloat16: nothing promotes the residual stream."""
     if case.is_packed:
         return not_applicable("its weights are quantised")
     parameters = case.model.parameters()

@@ -37,8 +37,8 @@ STEPS, CHUNK = 5, 12
 
 @law
 def generation_follows_the_logits(case: Case) -> Finding:
-    """Prompted in chunks, greedy generation gives the log-probabilities of one pass over its text,
-    and takes the largest."""
+    """Prompted in chunks, greedy generation gives the log-probabilities of one forward pass over
+    its text, and takes the argmax."""
     prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
     tokens, rows = [], []
     steps = generating.generate_step(
@@ -58,7 +58,7 @@ def generation_follows_the_logits(case: Case) -> Finding:
 
 @law_of_code
 def embeddings_can_prompt(case: Case) -> Finding:
-    """Prompted by embeddings alone, in chunks, greedy generation goes as from the tokens."""
+    """Prompted by embeddings alone, in chunks, generation equals that from the token ids."""
     if not generating.does_model_support_input_embeddings(case.model):
         return not_applicable("it takes no input embeddings")
     prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
@@ -83,7 +83,7 @@ def embeddings_can_prompt(case: Case) -> Finding:
         for scale in scales_of(case.model, prompt, fed)
     )
     missed = least_needed(missed_by_scale, case.reordered)
-    return within_rounding("distance from what the tokens give", missed, case)
+    return within_rounding("distance of log-probabilities from those of the ids", missed, case)
 
 
 def _log_probabilities(steps: Any) -> np.ndarray:
@@ -106,7 +106,7 @@ def a_prompt_cache_goes_on(case: Case) -> Finding:
         generating.generate_step(mx.array(more), case.model, max_tokens=1, prompt_cache=cache)
     )
     missed = distances.distance(rows, log_softmax(text.logits[-1:]))
-    return within_rounding("distance from one pass over all that was said", missed, text)
+    return within_rounding("distance from one pass over the whole text", missed, text)
 
 
 @law_of_code
@@ -129,7 +129,7 @@ def text_ends_at_its_end(case: Case) -> Finding:
 
 @law_of_code
 def speculation_is_greedy(case: Case) -> Finding:
-    """With a draft model, greedy decoding gives the tokens it gives without, to the last one.
+    """With a draft model, greedy decoding gives the same tokens as without one, to the last one.
 
     The draft is the model itself with every fourth answer spoilt, so that drafts are both accepted
     and rejected.
@@ -181,7 +181,7 @@ class SpoiltDraft:
 
 @law_of_code
 def processors_see_everything(case: Case) -> Finding:
-    """At every step a logits processor is given the whole prompt and all that was generated."""
+    """At every step a logits processor receives the whole prompt and all generated tokens."""
     prompt = case.token_ids[: 2 * len(case.token_ids) // 3]
     witness = Witness()
     steps = generating.generate_step(
@@ -213,7 +213,7 @@ def processors_see_everything(case: Case) -> Finding:
         if seen != prompt + tokens[:step]
     ]
     wrong += ["nothing" for _, tokens, witness in texts if len(witness.seen) < len(tokens)]
-    return same("what a processor saw", wrong[0] if wrong else "everything", "everything")
+    return same("tokens given to a processor", wrong[0] if wrong else "all", "all")
 
 
 class Spelling(TokenizerWrapper):
@@ -246,7 +246,7 @@ class Witness:
 
 @law_of_code
 def a_batch_stops_at_its_stop_tokens(case: Case) -> Finding:
-    """A row ends with the first stop sequence that it generates, and not before."""
+    """A row of a batch ends at the first stop sequence that it generates, and not before."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, (29, 8))

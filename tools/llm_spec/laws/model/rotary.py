@@ -27,21 +27,23 @@ NO_EFFECT = "it has no rotary embeddings that a base could change"
 
 @law
 def rope_base_is_read(case: Case) -> Finding:
-    """The base that the configuration states is used, wherever it stands."""
+    """The model uses the RoPE base that its config states, at either place in the config."""
     base = _base(case.config)
     if base is None:
         return not_applicable(NO_BASE)
     nested = _stands_in_parameters(case.config)
     if _moved(case, _with_base(case, base / 50, nested)):
-        return same("the stated base", "used", "used")
+        return same("the stated RoPE base", "used", "used")
     return (
-        same("the stated base", "ignored", "used") if _rotates(case) else not_applicable(NO_EFFECT)
+        same("the stated RoPE base", "ignored", "used")
+        if _rotates(case)
+        else not_applicable(NO_EFFECT)
     )
 
 
 @law
 def rope_parameters_are_read(case: Case) -> Finding:
-    """The base is read where transformers 5 writes it, and nowhere else: in rope_parameters.
+    """The RoPE base is read where transformers 5 writes it, and nowhere else: in rope_parameters.
 
     Two bases are tried, so that a default that happens to be right does not pass for the stated.
     """
@@ -50,10 +52,10 @@ def rope_parameters_are_read(case: Case) -> Finding:
         return not_applicable(NO_BASE)
     one, other = (_with_base(case, base / part, nested=True) for part in (50, 7))
     if _moved(case, one, other):
-        return same("the base in rope_parameters", "used", "used")
+        return same("the RoPE base in rope_parameters", "used", "used")
     if not _moved(case, _with_base(case, base / 50, nested=False)):
         return not_applicable(NO_EFFECT)
-    return same("the base in rope_parameters", "ignored", "used")
+    return same("the RoPE base in rope_parameters", "ignored", "used")
 
 
 def _base(config: dict[str, Any]) -> float | None:

@@ -39,8 +39,8 @@ NOT_QUANTISED = "not all of its caches can be quantised"
 
 @law_of_code
 def histories_are_taken_up(case: Case) -> Finding:
-    """A batch of prompts with prompt caches of unequal lengths, one of them empty, goes on from
-    each; and leaves the caches that it was given as they were."""
+    """A batch of prompts with prompt caches of different lengths, one of them empty, continues from
+    each cache, and leaves the caches unchanged."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
     texts, held = prompts_of(case, ROWS), (14, 0, 11)
@@ -81,8 +81,8 @@ def _same(part: Any, other: Any) -> bool:
 
 @law_of_code
 def rows_can_be_taken_away(case: Case) -> Finding:
-    """When a row is taken out of a running batch, the others go on as if alone, and its cache
-    comes with the tokens that it holds."""
+    """When a row is removed from a running batch, the other rows give their single-sequence
+    results, and the removed row's cache comes with the tokens that it holds."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
     prompts = prompts_of(case, ROWS)
@@ -117,8 +117,8 @@ def rows_can_be_taken_away(case: Case) -> Finding:
 
 @law_of_code
 def answers_keep_their_order(case: Case) -> Finding:
-    """A batch of prompts is answered in the order of the prompts, each to its own length, and
-    without the token that ends it."""
+    """A batch of prompts is answered in the order of the prompts, each to its own length and
+    without its end-of-sequence token."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
     prompts, lengths = prompts_of(case, (9, 25, 14)), (2, 5, 3)
@@ -136,8 +136,8 @@ def answers_keep_their_order(case: Case) -> Finding:
 
 @law
 def generation_quantises_its_cache(case: Case) -> Finding:
-    """Asked to, generation quantises every cache of keys and values, whatever the layers between,
-    to the bits and groups asked for."""
+    """On request, generation quantises every KV cache, whatever layers lie between, to the
+    requested bits and group size."""
     plain, widths = _caches_to_quantise(case)
     if not plain or any(width % GROUP for width in widths):
         return not_applicable(NOT_QUANTISED)
@@ -146,7 +146,7 @@ def generation_quantises_its_cache(case: Case) -> Finding:
 
 @law
 def generation_quantises_by_default(case: Case) -> Finding:
-    """Asked for 8 bits and no more, generation quantises its cache in mlx-lm's own groups of 64.
+    """With kv_bits=8 and no group size, generation quantises its cache in groups of 64.
 
     Where a head's width is no multiple of 64, that raises and says nothing of the model: the
     finding tells so, and which group works.

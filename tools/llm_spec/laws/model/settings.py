@@ -69,8 +69,8 @@ ALONGSIDE: dict[str, dict[str, Any]] = {"n_group": {"topk_group": 1}}
 
 @law_of_storage
 def stated_settings_are_read(case: Case) -> Finding:
-    """What the configuration states changes what is computed: the scaling of RoPE, the window of
-    attention, and whatever matters for any text.
+    """What config.json states changes the logits: RoPE scaling, the attention window, and settings
+    that matter for any text.
 
     A setting that changes nothing and says what transformers takes for granted of the model type,
     or of which that is not known, is named and no fault: a port may have built it in. So is a
@@ -89,7 +89,7 @@ def stated_settings_are_read(case: Case) -> Finding:
         full = {"layer_types": ["full_attention"] * len(settings["layer_types"])}
         unmoved += _unmoved(case, full, sliding_window=SHORT)
     built_in = [key for key in unmoved if key not in other]
-    told = f" (changing these moves nothing, too: {', '.join(built_in)})" if built_in else ""
+    told = f" (changing these changes no logit either: {', '.join(built_in)})" if built_in else ""
     return same(
         f"settings stated and ignored{told}", ", ".join([*ignored, *other]) or "none", "none"
     )

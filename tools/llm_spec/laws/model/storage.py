@@ -45,7 +45,7 @@ ROUNDING = 0.2  # what 8 bits may move the median token: routed experts of a ran
 
 @law_of_storage
 def reloaded_is_the_same(case: Case) -> Finding:
-    """Saved and loaded again, the model gives the same logits."""
+    """A model saved and reloaded gives the same logits."""
     if not case.config:
         return not_applicable("no configuration to write")
     again = logits_of(reloaded(case.model, case.config), case.token_ids)
@@ -56,8 +56,8 @@ def reloaded_is_the_same(case: Case) -> Finding:
 
 @law
 def quantised_is_the_same_rounded(case: Case) -> Finding:
-    """Quantisation engages and moves the logits by little; saved and loaded, or dequantised again,
-    the model still gives them."""
+    """Quantisation packs weights and changes the logits by little; saved and reloaded, or
+    dequantised, the model still gives those logits."""
     if not case.config:
         return not_applicable("no configuration to write")
     if _packed(case.model):
@@ -73,7 +73,7 @@ def quantised_is_the_same_rounded(case: Case) -> Finding:
     if not moved <= ROUNDING:
         return within(f"distance of the median token at {BITS} bits", moved, ROUNDING)
     if not moved:
-        return vacuous("quantisation moved nothing")
+        return vacuous("quantisation changed no logit")
     again = reloaded(packed, config)
     # As many tokens on both sides: phi3small attends otherwise where more follow.
     missed = distances.distance(logits_of(again, ids[:FEW]), logits_of(packed, ids[:FEW]))
@@ -117,7 +117,7 @@ def every_layer_acts(case: Case) -> Finding:
     if not idle:
         return not_applicable("none of its layers takes a stream and gives one")
     named = ", ".join(str(layer) for layer in sorted(idle) if idle[layer])
-    return same("layers that hand on what they were given", named or "none", "none")
+    return same("layers that do not change their input", named or "none", "none")
 
 
 class Silent:
@@ -177,7 +177,7 @@ def every_weight_matters(case: Case) -> Finding:
     idle = [path for path, flag in tree_flatten(felt) if not flag.item()]
     idle += [path for path, array in kept if array.nbytes > room and not _turned(case, path, array)]
     idle = _still(case, idle)
-    return same("weights without a say", ", ".join(idle) or "none", "none")
+    return same("weight tensors without an effect", ", ".join(idle) or "none", "none")
 
 
 def _turned(case: Case, path: str, array: mx.array) -> bool:

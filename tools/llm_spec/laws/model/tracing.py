@@ -44,11 +44,11 @@ def _traced(case: Case) -> Trace:
 
 @law
 def attention_is_reproduced(case: Case) -> Finding:
-    """Every layer's maps, applied to its values, give its own attention output: no layer that
-    attends is unseen."""
+    """Attention maps, applied to the values, reproduce each layer's attention output, and every
+    layer that attends is observed."""
     seen = case.once(_traced)
     if seen.unseen:
-        return same("layers whose attention cannot be seen", sorted(seen.unseen), [])
+        return same("layers whose attention cannot be observed", sorted(seen.unseen), [])
     if seen.note:
         return not_applicable(seen.note)
     return _reproduced(attention_calls(case.model, case.token_ids))
@@ -56,7 +56,7 @@ def attention_is_reproduced(case: Case) -> Finding:
 
 @law_of_code
 def a_decode_step_is_reproduced(case: Case) -> Finding:
-    """So do the maps of the last token alone, with all that came before in a cache."""
+    """The maps of a decode step, applied to the cached values, give the attention output."""
     cache = copy.deepcopy(case.once(filled, len(case.token_ids) - 1))
     calls = attention_calls(case.model, case.token_ids[-1:], cache)
     return _reproduced(calls) if any(calls) else not_applicable("no layer attends by softmax")
@@ -64,7 +64,7 @@ def a_decode_step_is_reproduced(case: Case) -> Finding:
 
 @law_of_code
 def quantised_attention_is_reproduced(case: Case) -> Finding:
-    """So do the maps over keys and values that a quantised cache gives out."""
+    """The maps over a quantised KV cache, applied to its values, give the attention output."""
     half = len(case.token_ids) // 2
     cache = copy.deepcopy(case.once(filled, half))
     packed = [i for i, entry in enumerate(cache) if quantisable(entry)]
@@ -77,8 +77,8 @@ def quantised_attention_is_reproduced(case: Case) -> Finding:
 
 @law_of_code
 def tracing_changes_nothing(case: Case) -> Finding:
-    """Logits of a traced pass, and of the next one, are those of a plain one, to the bit; so are
-    those of a step with a cache."""
+    """Logits of a traced pass, of the next pass, and of a traced decode step are bit-identical to
+    those without tracing."""
     ids, before = case.token_ids, len(case.token_ids) - 1
     cache, other = (copy.deepcopy(case.once(filled, before)) for _ in range(2))
     step = logits_of(case.model, ids[before:], other)
@@ -96,8 +96,8 @@ def tracing_changes_nothing(case: Case) -> Finding:
 
 @law_of_code
 def states_are_the_layers_outputs(case: Case) -> Finding:
-    """Handed on in place of a layer's output, its traced state makes the next layer give its own,
-    and the last one the model's logits."""
+    """Replacing a layer's output by its traced hidden state changes neither the next layer's
+    output nor the logits."""
     states, calls = case.once(_traced).hidden_states, _calls(case)
     outputs, logits = _handing_on(case, states, calls.copy())
     if len(outputs) < len(states):

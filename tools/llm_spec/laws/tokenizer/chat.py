@@ -32,12 +32,12 @@ def of_a_chat(check: Callable[[Any], Finding]) -> Callable[[Any], Finding]:
 
 @of_a_chat
 def a_chat_keeps_what_was_said(tokenizer: Any) -> Finding:
-    """A conversation's text holds every message once and in order, and tells who said which."""
+    """The text of a conversation holds every message once, in order, and marks who said which."""
     text = chat(tokenizer, *TURNS)
     said = [message for _, message in TURNS]
     counts = [text.count(message) for message in said]
     if counts != [1, 1, 1]:
-        return same("times that each message comes", counts, [1, 1, 1])
+        return same("occurrences of each message", counts, [1, 1, 1])
     places = [text.index(message) for message in said]
     if places != sorted(places):
         return same("places of the messages", places, sorted(places))
@@ -69,7 +69,7 @@ def a_reply_ends(tokenizer: Any) -> Finding:
 
 @of_a_chat
 def markers_are_tokens(tokenizer: Any) -> Finding:
-    """A marker that the chat template writes is one token, where the vocabulary holds it.
+    """A marker that the chat template writes is one token if the vocabulary holds the marker.
 
     Else the model reads letters where it learned a token. So are markers that stand in the template
     for other conversations (tools, thoughts), also where letters touch them. Some templates write
@@ -103,7 +103,7 @@ def _cut_in(tokenizer: Any, marker: str, id_: int) -> str | None:
 
 @of_a_chat
 def a_prompt_invites_a_reply(tokenizer: Any) -> Finding:
-    """What a generation prompt puts after a question is what stands there before a reply.
+    """The generation prompt agrees with the template's assistant prefix: one begins the other.
 
     Templates may open or close a thought on one side, so that is left out, and one may be the
     beginning of the other; some have no header before a reply, and then no generation prompt.
@@ -123,8 +123,8 @@ def a_prompt_invites_a_reply(tokenizer: Any) -> Finding:
     )
     fits = header.startswith(prompt) or prompt.startswith(header)
     if fits and (prompt != plain or header == plain):
-        return same("what invites a reply", repr(prompt), repr(prompt))
-    return same("what invites a reply", repr(prompt), repr(header))
+        return same("generation prompt", repr(prompt), repr(prompt))
+    return same("generation prompt", repr(prompt), repr(header))
 
 
 def _without(text: str, markers: set[str]) -> str:

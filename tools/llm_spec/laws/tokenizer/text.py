@@ -55,8 +55,8 @@ def streaming_is_decoding(tokenizer: Any) -> Finding:
 
 @law
 def decoding_gives_the_words_back(tokenizer: Any) -> Finding:
-    """The words of a text are those that decoding its tokens gives, and no part of the tokenizer
-    writes another word for one.
+    """Decoding the tokens of a text returns its words, and no part of the tokenizer replaces one
+    word by another.
 
     How much space stands between words may change, and so may signs that Unicode takes for the
     same (NFKC). Text that the vocabulary has no token for is left out.
@@ -69,7 +69,7 @@ def decoding_gives_the_words_back(tokenizer: Any) -> Finding:
             tokenizer, text
         ):
             wrong.append(f"{text!r} is {decoded!r}")
-    return same("words that tokens do not give back", wrong[:3], [])
+    return same("words that decoding changes", wrong[:3], [])
 
 
 def _words(tokenizer: Any, text: str) -> list[str]:
@@ -101,7 +101,7 @@ def _replaced(tokenizer: Any) -> list[tuple[str, str]]:
 
 @law
 def streams_are_apart(tokenizer: Any) -> Finding:
-    """Two detokenizers of one tokenizer do not share what they hold, and one can start again."""
+    """Two detokenizers of one tokenizer share no state, and one can be reset."""
     first, second = (tokenizer.encode(text, add_special_tokens=False) for text in TEXTS[2:4])
     alone = [streamed(tokenizer, ids) for ids in (first, second)]
     one, other = tokenizer.detokenizer, tokenizer.detokenizer
@@ -195,7 +195,7 @@ def _held(detokenizer: str, tokenizer: PreTrainedTokenizerFast, **options: Any) 
 
 @law
 def the_naive_detokenizer_streams() -> Finding:
-    """The detokenizer that decodes again and again streams characters of many bytes whole."""
+    """The naive detokenizer, which decodes from scratch, streams multi-byte characters whole."""
     return _held("NaiveStreamingDetokenizer", byte_level())
 
 
@@ -207,13 +207,13 @@ def the_naive_detokenizer_streams_bytes() -> Finding:
 
 @law
 def the_bpe_detokenizer_streams() -> Finding:
-    """The detokenizer of byte-level vocabularies streams characters of many bytes whole."""
+    """The detokenizer of byte-level vocabularies streams multi-byte characters whole."""
     return _held("BPEStreamingDetokenizer", byte_level())
 
 
 @law
 def the_spm_detokenizer_streams() -> Finding:
-    """The detokenizer of SentencePiece vocabularies streams characters of many bytes whole."""
+    """The detokenizer of SentencePiece vocabularies streams multi-byte characters whole."""
     return _held("SPMStreamingDetokenizer", byte_fallback(), trim_space=False)
 
 
