@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.models import known_breakage
+from fixtures.models import draws, known_breakage
 from fixtures.models.draws import DRAWN_FROM, draw, histories, logprobs_of
 from fixtures.models.known_breakage import KnownBreakage
 from llm_spec.laws.library.samplers import survivors
@@ -226,16 +226,14 @@ def exclude_nothing(monkeypatch):
 )  # fmt: skip
 @pytest.mark.claim(id="6.27", falsifier=exclude_nothing, mended=exclude_in_float32)
 def test_xtc_keeps_its_threshold_in_half_precision(trained, exhibit):
-    """Thresholds halfway between two probabilities; the other filters are correct in bfloat16."""
+    """Thresholds between two probabilities; the other filters are correct in bfloat16."""
     ids = tokens.prompt(trained.tokenizer, "I love eating")
     logits = trained.model(mx.array([ids]))[0, -1].astype(mx.bfloat16)
     logprobs = logits - mx.logsumexp(logits)
     probabilities = sampling.softmax(np.array(logprobs.astype(mx.float32)))
     rounded = np.array(mx.softmax(logprobs).astype(mx.float32))  # what the threshold is held to
-    steps = np.unique(probabilities)[::-1]  # descending, ties once
     rows = []
-    for above in (2, 3, 4, 5):
-        threshold = float(np.sqrt(steps[above - 1] * steps[above]))
+    for threshold in draws.thresholds_between(probabilities):
         kept = survivors(logprobs[None], xtc_probability=1.0, xtc_threshold=threshold)
         left = (kept, sampling.xtc(probabilities, threshold), sampling.xtc(rounded, threshold))
         rows.append([threshold, *(int((~each).sum()) for each in left)])
@@ -245,6 +243,8 @@ def test_xtc_keeps_its_threshold_in_half_precision(trained, exhibit):
     )  # fmt: skip
     _, excluded, defined, by_bfloat16 = map(list, zip(*rows, strict=True))
 
+    if excluded == defined == by_bfloat16 and draws.bfloat16_sum() != 1:
+        exhibit.inconclusive("a softmax in bfloat16 moves no probability past these thresholds")
     says = exhibit.measured("tokens excluded", excluded, should_be=defined)
 
     known_breakage.hold(excluded == defined, says, known=excluded == by_bfloat16)
