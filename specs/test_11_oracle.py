@@ -1,0 +1,168 @@
+"""Experiment 11: another implementation of the same models, which shares no code with mlx-lm.
+
+transformers writes a tiny seeded model of each type, mlx-lm loads it, and both compute logits for
+prompts on both sides of every window and boundary. `pytest specs/ --architectures --oracle
+transformers` holds every type that both have; without it two types are held. Needs the extra
+`parity` (PyTorch on the CPU); without it these claims are not run.
+"""
+
+import math
+import os
+
+import pytest
+
+from fixtures.oracle import known, mends
+from fixtures.oracle.paired import Paired, need_torch
+from llm_spec.numerics.distances import worst
+from llm_spec.oracle import processes
+from llm_spec.oracle.pair import BOUND, LENGTHS, Pair
+
+GROSS = 1e-2  # what a planted fault must show at least
+STEPPED = ("cached", "chunked")
+
+
+def largest(outcome, ways):
+    """The largest distance of some ways to feed mlx-lm, and a table of all."""
+    return worst(d for way in ways for d in outcome.distances[way].values())
+
+
+def shown(outcome, exhibit):
+    """Every distance that was measured, or the reason why nothing was."""
+    rows = [[way, *each.values()] for way, each in outcome.distances.items()]
+    exhibit.table(
+        rows or [[outcome.ended, outcome.says]],
+        columns=["mlx-lm fed", *(f"{n} tokens" for n in LENGTHS)] if rows else ["ended", "error"],
+        title="largest distance of a row of logits, relative to its norm",
+    )
+
+
+def compared(paired, exhibit):
+    """The outcome of a comparison. Skips a type that is known not to be comparable; fails where
+    another error ends the comparison than the one that is known."""
+    outcome = paired.outcome
+    shown(outcome, exhibit)
+    known_end = known.not_compared(paired.model_type)
+    if outcome.ended != "compared" and known_end and known_end in outcome.says:
+        pytest.skip(known.reason_not_compared(paired.model_type))
+    says = exhibit.measured(
+        "comparison",
+        outcome.ended if outcome.ended == "compared" else f"{outcome.ended}: {outcome.says}",
+        should_be="compared",
+    )
+    assert outcome.ended == "compared", says
+    return outcome
+
+
+def hold(paired, outcome, ways, exhibit):
+    """Within the bound, or apart as it is known to be."""
+    found = largest(outcome, ways)
+    says = exhibit.measured("distance from transformers' logits", found, should_be=BOUND)
+    explained = known.disagreement_of(paired.model_type)
+    if explained is None:
+        assert found <= BOUND, f"{says} [first at position {outcome.first}]"
+        return
+    assert found <= explained.at_most, f"{says} [more than is known: {explained}]"
+    assert found > BOUND, f"{says} [mended: take {paired.model_type} out; {explained}]"
+    pytest.xfail(str(explained))
+
+
+def turn_by_half_the_base(paired):
+    return {"paired": paired.under(mends.half_the_rotary_base)}
+
+
+@pytest.mark.claim(id="11.1", falsifier=turn_by_half_the_base)
+def test_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
+    """Whole prompts of 7, 24, 64 and 100 tokens: windows are 8, an original context is 32."""
+    outcome = compared(paired, exhibit)
+    hold(paired, outcome, ["whole"], exhibit)
+
+
+def turn_keys_too_far(paired):
+    return {"paired": paired.under(mends.cached_keys_grow)}
+
+
+@pytest.mark.claim(id="11.2", falsifier=turn_keys_too_far)
+def test_fed_through_a_cache_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
+    """Token by token and in chunks of 10, which divide no window and no prompt."""
+    outcome = compared(paired, exhibit)
+    hold(paired, outcome, STEPPED, exhibit)
+
+
+def mend_nothing(monkeypatch):
+    monkeypatch.setattr(mends, "gpt_bigcode_gelu", mends.nothing)
+
+
+@pytest.mark.claim(id="11.3", falsifier=mend_nothing)
+def test_a_known_disagreement_is_the_one_that_its_mend_ends(mended, exhibit):
+    """Apart as released, together once mlx-lm is changed in the one place that the mend names."""
+    need_torch()
+    entry = next(d for d in known.disagreements() if mended in d.types)
+    pair = entry.pair(mended)
+    apart, together = (
+        processes.compare_apart(pair, mend) for mend in (mends.nothing, entry.repair)
+    )
+    for outcome in (apart, together):
+        shown(outcome, exhibit)
+    assert apart.ended == "compared", f"as released it ended with {apart.says}"
+    says = exhibit.measured(
+        f"distance with {entry.mend}",
+        largest(together, together.distances) if together.distances else math.inf,
+        should_be=BOUND,
+    )
+
+    assert largest(apart, ["whole"]) > BOUND, f"nothing to mend: {entry}"
+    assert largest(together, together.distances) <= BOUND, says
+
+
+def in_this_process(monkeypatch):
+    def died(function, *arguments):
+        return processes.Outcome("compared", "the process survived", None, {"whole": {7: 0.0}})
+
+    monkeypatch.setattr(processes, "run_apart", died)
+
+
+def crash():
+    """What native code does to a process."""
+    os.abort()
+
+
+@pytest.mark.claim(id="11.4", falsifier=in_this_process)
+def test_a_crash_is_the_verdict_of_the_type_that_crashed(exhibit):
+    """One process per comparison: the first aborts, the second is compared."""
+    need_torch()
+    pair = Paired("llama").pair
+    ends = [processes.compare_apart(pair, mend).ended for mend in (crash, mends.nothing)]
+    says = exhibit.measured("how they ended", ends, should_be=["crashed", "compared"])
+
+    assert ends == ["crashed", "compared"], says
+
+
+def know_every_type(monkeypatch):
+    built = processes.compare_apart
+    monkeypatch.setattr(
+        processes, "compare_apart", lambda pair: built(Pair("llama", Paired("llama").pair.settings))
+    )  # fmt: skip
+
+
+@pytest.mark.claim(id="11.5", falsifier=know_every_type)
+def test_what_one_side_cannot_do_is_told_with_its_error(exhibit):
+    """A configuration that transformers refuses, one that mlx-lm refuses, a type of neither."""
+    need_torch()
+    settings = Paired("llama").pair.settings
+    refused = {
+        "transformers": Pair("llama", {**settings, "num_key_value_heads": 3}),
+        "mlx-lm": Pair("mixtral", {**settings, "head_dim": 24}),
+        "both": Pair("no-such-type", settings),
+    }
+    found = {who: processes.compare_apart(pair) for who, pair in refused.items()}
+    exhibit.table(
+        [[who, each.ended, each.says] for who, each in found.items()],
+        columns=["refused by", "ended", "error"], title="what each side says",
+    )  # fmt: skip
+    ends = [each.ended for each in found.values()]
+    says = exhibit.measured(
+        "how they ended", ends, should_be=["not built", "not loaded", "not built"]
+    )
+
+    assert ends == ["not built", "not loaded", "not built"], says
+    assert all(each.says for each in found.values()), "an end without its error"

@@ -1,0 +1,73 @@
+"""A comparison in a process of its own, forked after one import of both libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import connection, get_context
+from typing import Any
+
+from llm_spec.oracle.pair import Mend, Outcome, Pair
+
+SECONDS = 120.0  # a tiny pair takes one to five on a slow core
+PRELOADED = ["llm_spec.oracle.imports"]
+_context = get_context("forkserver")
+
+
+def compare_apart(pair: Pair, mend: Mend | None = None, **asked: bool) -> Outcome:
+    """`comparison.compare` in a forked process, which may crash or hang.
+
+    The first call imports both libraries, for seconds; later ones fork from there. A mend must be
+    a function of a module, for it is found by its name.
+    """
+    return run_apart(_compare, pair, mend, asked)
+
+
+def run_apart(function: Callable[..., Outcome], *arguments: Any) -> Outcome:
+    """The outcome that a function of a module gives in a process of its own; "crashed" where the
+    process ends without one, or takes too long."""
+    _context.set_forkserver_preload(PRELOADED)
+    receiver, sender = _context.Pipe(duplex=False)
+    process = _context.Process(target=_run, args=(sender, function, *arguments))
+    started = time.monotonic()
+    process.start()
+    sender.close()
+    outcome = None
+    if connection.wait([receiver], timeout=SECONDS):
+        with contextlib.suppress(EOFError):
+            outcome = receiver.recv()
+    else:
+        process.kill()
+    process.join()
+    seconds = time.monotonic() - started
+    if outcome is None:
+        outcome = Outcome("crashed", _how(process.exitcode, seconds))
+    return replace(outcome, seconds=seconds)
+
+
+def _how(code: int | None, seconds: float) -> str:
+    if seconds >= SECONDS:
+        return f"the process did not end within {SECONDS:.0f} s"
+    how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+    return f"the process ended with {how} and told nothing"
+
+
+def _run(sender: connection.Connection, function: Callable[..., Outcome], *given: Any) -> None:
+    silence = os.open(os.devnull, os.O_WRONLY)  # progress bars and warnings of both libraries
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    outcome = function(*given)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak *= 1 if sys.platform == "darwin" else 1024  # kilobytes on Linux
+    sender.send(replace(outcome, peak_memory=peak))
+
+
+def _compare(pair: Pair, mend: Mend | None, asked: dict[str, bool]) -> Outcome:
+    from llm_spec.oracle.comparison import compare
+
+    return compare(pair, mend, **asked)
