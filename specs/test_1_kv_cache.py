@@ -22,6 +22,7 @@ from llm_spec.laws.model.cache import (
     trimmed_is_never_fed,
 )
 from llm_spec.model.declare import declare
+from llm_spec.numerics.units import show_size
 
 CONTEXT = 2048  # tokens, for which the plan reckons 2 GB
 
@@ -166,24 +167,23 @@ def test_the_bytes_that_a_token_takes_in_the_cache_follow_from_the_config(declar
          ["300 tokens, as allocated", allocated(short)]],
         columns=["cache", "bytes"], title=f"KV cache at {8 * size} bits per number",
     )  # fmt: skip
-    seen = held(long), held(short), allocated(short)
-    expected = CONTEXT * token, 300 * token, 512 * token
+    sizes = {
+        f"{CONTEXT:,} tokens": (held(long), CONTEXT * token),
+        "300 tokens": (held(short), 300 * token),
+        "300 tokens as allocated": (allocated(short), 512 * token),
+    }
 
-    says = exhibit.measured(
-        f"KV cache bytes: {CONTEXT:,} tokens, 300 tokens, and 300 as allocated",
-        *map(spelled, (seen, expected)),
-    )
-
-    assert seen == expected, says
+    for what, (seen, predicted) in sizes.items():
+        says = exhibit.measured(
+            f"KV cache, {what}", show_size(seen, predicted),
+            should_be=f"predicted {show_size(predicted, seen)}",
+        )  # fmt: skip
+        assert seen == predicted, says
 
 
 def numbers_of(facts):
     """Numbers that one token adds to the keys of all layers, and again to the values."""
     return facts["layers"] * facts["n_kv_heads"] * facts["head_dim"]
-
-
-def spelled(numbers):
-    return ", ".join(f"{number:,}" for number in numbers)
 
 
 @pytest.mark.claim(id="1.25", falsifier=store_eight_bits)

@@ -10,6 +10,7 @@ from mlx.utils import tree_flatten
 
 from llm_spec.model import accounting
 from llm_spec.model.declare import declare
+from llm_spec.numerics.units import show_size
 
 SHOWN_LAYER = ".layers.0."  # every layer has the same groups, so one is shown in full
 
@@ -35,9 +36,13 @@ def test_every_stored_array_is_counted_exactly_once(declared, exhibit):
     stored = {id(array): array for _, array in tree_flatten(declared.packed.parameters())}
     held = sum(array.nbytes for array in stored.values())
 
-    says = exhibit.measured("bytes counted", sum(g.bytes for g in groups), should_be=held)
+    counted = sum(g.bytes for g in groups)
 
-    assert sum(g.bytes for g in groups) == held > 0, says
+    says = exhibit.measured(
+        "weight groups", show_size(counted, held), should_be=f"arrays {show_size(held, counted)}"
+    )
+
+    assert counted == held > 0, says
 
 
 def swap_two_names(monkeypatch):
@@ -253,6 +258,9 @@ def test_bytes_on_disk_are_the_bytes_of_the_arrays(trained, exhibit):
         title="where the bytes are",
     )  # fmt: skip
 
-    says = exhibit.measured("bytes of data on disk", disk.data_bytes, should_be=f"{held:,}")
+    says = exhibit.measured(
+        "weight data on disk", show_size(disk.data_bytes, held),
+        should_be=f"in memory {show_size(held, disk.data_bytes)}",
+    )  # fmt: skip
 
     assert disk.data_bytes == held == files - disk.header_bytes, says

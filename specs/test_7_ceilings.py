@@ -4,6 +4,7 @@ import pytest
 
 from llm_spec.model.accounting import groups, total_bytes
 from llm_spec.model.declare import declare, published
+from llm_spec.numerics.units import show_size
 from llm_spec.performance import chips, roofline
 
 
@@ -25,7 +26,10 @@ def test_a_decoded_token_reads_all_weights_but_the_untied_embedding_table(shape,
     rows = 1 if shape.facts["tied"] else table.logical_shape[0]
     expected = total_bytes(shape.packed) - table.bytes + table.bytes // rows
 
-    says = exhibit.measured("bytes of weights read per token", read, should_be=expected)
+    says = exhibit.measured(
+        "weights read per token", show_size(read, expected),
+        should_be=f"predicted {show_size(expected, read)}",
+    )  # fmt: skip
 
     assert read == expected, says
 
@@ -49,7 +53,10 @@ def test_of_a_mixture_of_experts_a_token_reads_only_those_it_is_sent_to(exhibit)
     row = table.bytes // table.logical_shape[0]
     expected = stored - table.bytes + row - experts * 120 // 128
 
-    says = exhibit.measured("bytes of weights read per token", read, should_be=expected)
+    says = exhibit.measured(
+        "weights read per token", show_size(read, expected),
+        should_be=f"predicted {show_size(expected, read)}",
+    )  # fmt: skip
 
     assert read == expected, says
 

@@ -11,6 +11,7 @@ from fixtures.doubles.instruments import count_a_byte_a_weight
 from llm_spec.model import dry_run, growth
 from llm_spec.model.accounting import total_bytes
 from llm_spec.model.declare import declare, published
+from llm_spec.numerics.units import show_size
 from llm_spec.performance import materialise, memory
 
 GIB = 2**30
@@ -72,8 +73,12 @@ def test_cache_bytes_are_predicted_exactly(subject, exhibit):
     )
 
     assert len(set(real)) > 1, f"{real} bytes do not grow, but should grow by a step"
-    says = exhibit.measured("bytes predicted", predicted, should_be=real)
-    assert predicted == real, says
+    for each, bytes_predicted, bytes_held in zip(lengths, predicted, real, strict=True):
+        says = exhibit.measured(
+            f"KV cache predicted for {sum(each)} tokens", show_size(bytes_predicted, bytes_held),
+            should_be=f"measured {show_size(bytes_held, bytes_predicted)}",
+        )  # fmt: skip
+        assert bytes_predicted == bytes_held, says
 
 
 def real_cache_bytes(model, prompt, generated):

@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from llm_spec.laws.case import Case
 from llm_spec.numerics import tolerances
+from llm_spec.numerics.units import short_exponents, show_number
 from llm_spec.text.untrusted import one_line
 
 NOT_FINITE = "its logits are not finite (finite_logits and weights_are_finite tell where)"
@@ -45,14 +46,14 @@ class Finding:
         """One sentence: measured and expected, or why the law does not apply."""
         if self.holds is None:
             return f"does not apply: {self.what}"
-        shown = f"{self.measured:.3g}" if isinstance(self.measured, float) else self.measured
+        shown = show_number(self.measured) if isinstance(self.measured, float) else self.measured
         where = f" [weights in {' and '.join(self.judged_in)}]" if self.judged_in else ""
         return f"{self.what} = {shown}, but should be {self.should_be}{where}"
 
 
 def within(what: str, measured: float, bound: float) -> Finding:
     """`measured` must not exceed `bound`; a NaN does."""
-    should_be = f"at most {bound:.2g}" if bound else "0"
+    should_be = short_exponents(f"at most {bound:.2g}") if bound else "0"
     return Finding(what, float(measured), should_be, bool(measured <= bound))
 
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from llm_spec.ledger.kinds import KINDS
 from llm_spec.ledger.records import Fault, Inconclusive, Measured, Noise, Record, Shown
+from llm_spec.numerics.units import short_exponents, show_number
 
 
 class Exhibits:
@@ -106,8 +107,8 @@ class Exhibits:
 
 def _short(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+        return short_exponents(str(value))
+    return f"{value:,}" if isinstance(value, int) else show_number(value)
 
 
 def _finite(value: object) -> float | None:

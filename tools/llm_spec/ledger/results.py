@@ -36,6 +36,20 @@ def told(reason: str | None, known: bool) -> str | None:
     return f"known: {reason}" if known else reason
 
 
+def beside_expected(measured: str | None, expected: str | None) -> str | None:
+    """What was measured, each figure with what it should be: `distance = 4.2e-7 (at most 1e-5)`.
+
+    What is just as it should be is not told twice. Both are what a row holds of all its figures.
+    """
+    if not measured or not expected:
+        return measured
+    figures, due = measured.split("; "), expected.split("; ")
+    if len(figures) != len(due):  # a figure holds a semicolon: they cannot be told apart
+        return f"{measured} ({expected})" if len(due) == 1 else measured
+    pairs = zip(figures, due, strict=True)
+    return "; ".join(f if f.endswith(f"= {d}") else f"{f} ({d})" for f, d in pairs)
+
+
 @dataclass
 class Row:
     """One claim on one subject: everything the specs reported about it."""
@@ -64,6 +78,11 @@ class Row:
     def why(self) -> str | None:
         """The reason as it is told."""
         return told(self.reason, self.known)
+
+    @property
+    def seen(self) -> str | None:
+        """What was measured, beside what it should be."""
+        return beside_expected(self.measured, self.expected)
 
     def as_dict(self) -> dict[str, Any]:
         claim = self.claim

@@ -74,7 +74,7 @@ def entry(group: Sequence[Row]) -> RenderableType:
     line.append(f"  {claim.says}.", style="default not bold")
     unknown = [row for row in group if verdict == "refuted" and not row.known]
     line.append(f" [{named(group, most=len(unknown))}]", style="dim not bold")
-    evidence = [row.reason if verdict == "inconclusive" else row.measured for row in group]
+    evidence = [row.reason if verdict == "inconclusive" else row.seen for row in group]
     known = list(dict.fromkeys(visible(text) for text in evidence if text))
     if known:
         more = f" (and {len(known) - 1} more)" if len(known) > 1 else ""

@@ -8,6 +8,7 @@ FACTORS = {
 }  # fmt: skip
 DECIMAL = ("B", "kB", "MB", "GB", "TB")
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
+EXPONENT = re.compile(r"(?<=\d)e([+-])0*(\d+)\b")
 AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT](?:[iI]?[bB])?|[bB])?\s*(/\s*s)?\s*")
 
 
@@ -47,6 +48,23 @@ def show_bytes(value: float, binary: bool = False) -> str:
             return f"{value:.3g} {unit}"
         value /= 1024 if binary else 1000
     return f"{value:.3g} {last}"
+
+
+def show_size(size: int, beside: int) -> str:
+    """`show_bytes(size)`; all digits where another size, `beside`, would be shown alike."""
+    shown = show_bytes(size)
+    return f"{size:,} B" if size != beside and shown == show_bytes(beside) else shown
+
+
+def show_number(value: float) -> str:
+    """A measured number as it is read: 0.4123, 1.2e-5, 3.5e8. Powers of ten keep two digits."""
+    text = f"{value:.4g}"
+    return short_exponents(f"{value:.2g}") if "e" in text else text
+
+
+def short_exponents(text: str) -> str:
+    """`text` with 1e-5 and 1e6 in place of Python's 1e-05 and 1e+06."""
+    return EXPONENT.sub(lambda match: f"e{match[1].strip('+')}{match[2]}", text)
 
 
 def parse_numbers(text: str, what: str, allowed: range | tuple[int, ...]) -> list[int]:

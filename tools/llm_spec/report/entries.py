@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llm_spec.ledger.results import VERDICTS, told
+from llm_spec.ledger.results import VERDICTS, beside_expected, told
 from llm_spec.text.untrusted import visible
 
 _FIGURES = re.compile(r"\d{2,}")
@@ -31,6 +31,11 @@ class Result:
     def why(self) -> str | None:
         """The reason as it is told."""
         return told(self.reason, self.known)
+
+    @property
+    def seen(self) -> str | None:
+        """What was measured, beside what it should be."""
+        return beside_expected(self.measured, self.expected)
 
 
 @dataclass(frozen=True)
