@@ -1,4 +1,4 @@
-"""Experiment 8: what rounding costs a model, paired with its own float32 weights."""
+"""Experiment 8: what quantisation costs a model, against its own float32 weights."""
 
 import math
 import time
@@ -34,7 +34,7 @@ def leave_out_the_biases(monkeypatch):
 
 @pytest.mark.claim(id="8.9", falsifier=leave_out_the_biases)
 def test_the_packed_product_equals_the_product_with_unpacked_weights(exhibit):
-    """Relative to the sum of magnitudes, which bounds what the order of summation may change."""
+    """Relative to the sum of magnitudes, which bounds what another order of sums can change."""
     matrix = mx.random.normal((1536, 576), key=mx.random.key(1))
     x = mx.random.normal((4, matrix.shape[1]), key=mx.random.key(0))
     stored = mx.quantize(matrix, 64, 4)
@@ -53,7 +53,7 @@ def test_the_packed_product_equals_the_product_with_unpacked_weights(exhibit):
 
     says = exhibit.measured("relative difference", apart, should_be=f"at most {allowed:.1e}")
 
-    assert float(mx.abs(packed).max()) > 0, "the product is zero everywhere and shows nothing"
+    assert float(mx.abs(packed).max()) > 0, "largest product = 0, but should be above 0"
     assert apart <= allowed, says
 
 
@@ -82,7 +82,7 @@ WHOLE = {}  # whole ladders: one takes minutes, and two specs look at it
 
 
 def made_by(subject):
-    """What a ladder depends on, besides its texts: the model, and the function that rounds."""
+    """What a ladder depends on, besides its texts: the model and the rounding function."""
     return subject.name, ladder.round_trip
 
 
@@ -117,7 +117,7 @@ def round_a_little(monkeypatch):
 
 @pytest.mark.claim(id="8.11", falsifier=round_a_little)
 def test_a_model_does_not_diverge_from_itself(embedded, exhibit):
-    """The control of the ladder: weights taken out and put back, and nothing else."""
+    """The control of the ladder: weights are taken out and put back unchanged."""
     (same,) = ladder.climb(embedded.unpacked, [beginning(embedded.tokenizer)], [FLOAT32])
 
     says = exhibit.measured(
@@ -134,7 +134,7 @@ def quantise_nothing(monkeypatch):
 
 @pytest.mark.claim(id="8.12", falsifier=quantise_nothing)
 def test_every_quantised_model_diverges(embedded, exhibit):
-    """A rung without divergence is no lossless rung: it was never quantised."""
+    """A rung without divergence is not lossless; it was never quantised."""
     ladder = ladder_of(embedded)
     show_ladder(exhibit, ladder, "three rungs, on the beginning of one passage", {})
     costs = [rung.divergence.mean_kl for rung in ladder]
@@ -157,12 +157,12 @@ def store_eight_bits_as_two(monkeypatch):
 
 @pytest.mark.claim(id="8.13", falsifier=store_eight_bits_as_two)
 def test_fewer_bits_diverge_more(embedded, exhibit):
-    """Mean KL on the same positions; a step of twice the width is four times the error's power."""
+    """Mean KL on the same positions; doubling a step quadruples the mean squared error."""
     ladder = ladder_of(embedded)
     costs = [rung.divergence.mean_kl for rung in ladder]
     exhibit.bars(
         {rung.scheme.name: rung.divergence.mean_kl for rung in ladder},
-        title="divergence from float32", axis="mean KL (nats a token)",
+        title="divergence from float32", axis="mean KL (nats per token)",
     )  # fmt: skip
 
     says = exhibit.measured(
@@ -175,7 +175,7 @@ def test_fewer_bits_diverge_more(embedded, exhibit):
 
 @pytest.mark.claim(id="8.14", falsifier=quantise_nothing)
 def test_four_bits_leave_a_language_model_and_two_bits_do_not(embedded, exhibit):
-    """Measured against the best that any table of letter pairs could do on the passages."""
+    """Bits per byte, against the best table of letter pairs for the passages."""
     pairs = likelihood.bigram_bits_per_byte(passages().values())
     ladder = ladder_of(embedded)
     costs = {rung.scheme.name: rung.bits_per_byte for rung in ladder}
@@ -202,7 +202,7 @@ def climb_all(subject):
 
 
 def speeds_of(model, scheme, rounds=5):
-    """Tokens a second, computing with packed weights and with float32 ones, in turn; medians.
+    """Tokens per second with packed weights and with float32 weights, in turn; medians.
 
     Scales stay in float32: MLX's CPU backend is slow at 16-bit floating point.
     """
@@ -241,7 +241,7 @@ def test_each_bit_taken_away_multiplies_the_divergence_by_about_four(embedded, e
     exhibit.bars(
         {name: packed / whole for name, (packed, whole) in speeds.items()},
         title="speed of the packed model, measured in turn with float32",
-        axis="tokens a second over those of float32",
+        axis="tokens per second over those of float32",
     )
     kl = {rung.scheme.name: rung.divergence.mean_kl for rung in rungs}
     named = [kl.get(f"{bits} bits", math.nan) for bits in (6, 5, 4, 3)]
@@ -268,7 +268,7 @@ def store_mxfp4_unrounded(monkeypatch, embedded):
 @pytest.mark.idle
 @pytest.mark.claim(id="8.20", falsifier=store_mxfp4_unrounded)
 def test_every_rung_diverges_and_the_affine_ones_in_order(embedded, exhibit):
-    """Theory orders rungs of one kind only: mxfp4 and affine 4 bits round to different grids."""
+    """Only rungs of one kind have an order: mxfp4 and affine 4 bits round to different grids."""
     rungs = {rung.scheme: rung for rung in climb_all(embedded)}
     exhibit.table(
         [[r.scheme.name, r.n_bytes / 1e6, r.bits_per_byte, r.divergence.mean_kl,
@@ -285,7 +285,7 @@ def test_every_rung_diverges_and_the_affine_ones_in_order(embedded, exhibit):
     ]
 
     says = exhibit.measured(
-        "divergence of float32, rungs without any, affine rungs out of order",
+        "divergence of float32, rungs without divergence, affine rungs out of order",
         (costs[FLOAT32], never, unordered), should_be=(0.0, [], []),
     )  # fmt: skip
 

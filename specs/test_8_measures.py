@@ -1,4 +1,4 @@
-"""Experiment 8: whether memory, divergence and bits per byte measure what they are called."""
+"""Experiment 8: memory, divergence and bits per byte measure what their names say."""
 
 import json
 
@@ -24,7 +24,7 @@ def count_the_process(monkeypatch):
 
 @pytest.mark.claim(id="8.10", falsifier=count_the_process)
 def test_active_memory_counts_arrays_and_resident_set_size_does_not(trained, exhibit):
-    """Resident set size holds Python and its libraries, and on a GPU leaves buffers out."""
+    """Resident set size includes Python and its libraries, and leaves out GPU buffers."""
     size = 2**24
     before = mx.get_active_memory()
     array = mx.zeros((size,), dtype=mx.uint8) + mx.array(1, dtype=mx.uint8)
@@ -34,13 +34,14 @@ def test_active_memory_counts_arrays_and_resident_set_size_does_not(trained, exh
     weights = accounting.total_bytes(trained.packed)
     exhibit.bars(
         {"the model's arrays": weights, "mx.get_active_memory": before, "resident set": resident},
-        title="three answers to how much memory the model takes", axis="bytes",
+        title="three measures of the model's memory", axis="bytes",
     )  # fmt: skip
     apart = abs(resident - mx.get_active_memory())
 
     says = exhibit.measured(
-        "rise for an array of 16 MiB, and resident set less active memory",
-        f"{risen:,} and {apart:,} bytes", should_be=f"{size:,}, and over {size:,} apart",
+        "rise for an array of 16 MiB; difference of resident set and active memory",
+        f"{units.show_bytes(risen, binary=True)}; {units.show_bytes(apart, binary=True)}",
+        should_be="16 MiB, to within 16 KiB; over 16 MiB",
     )  # fmt: skip
 
     assert array.nbytes == size
@@ -58,12 +59,12 @@ def call_gibibytes_gigabytes(monkeypatch):
 
 @pytest.mark.claim(id="8.40", falsifier=call_gibibytes_gigabytes)
 def test_bytes_are_said_in_three_digits_and_gigabytes_apart_from_gibibytes(exhibit):
-    """36 GB of memory are 36 GiB: 38.7 GB."""
+    """Memory sold as 36 GB is 36 GiB, which is 38.7 GB."""
     said = [units.show_bytes(size) for size in SIZES]
     said += [units.show_bytes(size, binary=True) for size in MEMORY]
     expected = [*SIZES.values(), *MEMORY.values()]
     rows = zip([*SIZES, *MEMORY], said, strict=True)
-    exhibit.table(list(map(list, rows)), columns=["bytes", "said"], title="sizes")
+    exhibit.table(list(map(list, rows)), columns=["bytes", "shown as"], title="sizes")
 
     says = exhibit.measured("sizes", "; ".join(said), should_be="; ".join(expected))
 
@@ -81,7 +82,7 @@ def forget_to_normalise(monkeypatch):
 
 @pytest.mark.claim(id="8.16", falsifier=forget_to_normalise)
 def test_divergence_is_the_textbook_kl(exhibit):
-    """Against the definition in float64, on random logits: sum of p · (log p - log q)."""
+    """Against the definition in float64, on random logits: sum of p · (log p − log q)."""
     p_logits, q_logits = 3 * np.random.default_rng(0).standard_normal((2, 100, 500))
     found = likelihood.divergence(mx.array(p_logits), mx.array(q_logits))
     p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (p_logits, q_logits))
@@ -136,7 +137,7 @@ def compare_any_texts(monkeypatch):
 
 @pytest.mark.claim(id="8.21", falsifier=compare_any_texts)
 def test_costs_on_different_passages_are_not_compared(tmp_path, capsys, exhibit):
-    """`llm-spec compare` on two runs that are alike but for a letter of one passage."""
+    """`llm-spec compare` on two runs that differ in one letter of one passage."""
     texts = passages()
     others = {**texts, "prose": texts["prose"] + "."}
     files = {name: a_ladder_on(tmp_path / f"{name}.json", fingerprint(t))
@@ -147,7 +148,7 @@ def test_costs_on_different_passages_are_not_compared(tmp_path, capsys, exhibit)
         ends[name] = code, capsys.readouterr().err.strip()
     exhibit.table(
         [[name, *end] for name, end in ends.items()],
-        columns=["passages", "exit code", "said"], title="llm-spec compare",
+        columns=["passages", "exit code", "message"], title="llm-spec compare",
     )  # fmt: skip
     codes = {name: code for name, (code, _) in ends.items()}
 

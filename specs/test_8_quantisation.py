@@ -1,4 +1,4 @@
-"""Experiment 8: what quantised storage is, and how far it rounds."""
+"""Experiment 8: how quantised weights are stored, and how far they are rounded."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -46,7 +46,7 @@ def leave_a_matrix_unpacked(trained):
 
 @pytest.mark.claim(id="8.1", falsifier=leave_a_matrix_unpacked)
 def test_a_quantised_matrix_is_stored_as_packed_words(trained, exhibit):
-    """A 4-bit word of 32 bits holds eight weights, so the stored matrix is an eighth as wide."""
+    """A 32-bit word holds eight 4-bit weights, so the stored matrix is an eighth as wide."""
     matrices = packed_matrices(trained)
     name, sample = next(iter(matrices.items()))
     exhibit.table(
@@ -63,7 +63,7 @@ def test_a_quantised_matrix_is_stored_as_packed_words(trained, exhibit):
     }
 
     says = exhibit.measured(
-        "words' type, and their bits over the bits of the weights",
+        "dtype of the words; bits of the words over bits of the weights",
         (sorted(dtypes), sorted(widths)), should_be=(["mlx.core.uint32"], [1.0]),
     )  # fmt: skip
 
@@ -78,12 +78,12 @@ def use_groups_of_32(shape):
 
 @pytest.mark.claim(id="8.2", falsifier=use_groups_of_32)
 def test_four_bit_weights_take_four_and_a_half_bits(shape, exhibit):
-    """64 weights share a scale and a bias of 16 bits each: 4 + 32/64 bits a weight."""
+    """64 weights share a scale and a bias of 16 bits each: 4 + 32/64 bits per weight."""
     arrays = [(m, (m.weight, m.scales, m.biases)) for m in packed_matrices(shape).values()]
     stored = 8 * sum(a.nbytes for _, parts in arrays for a in parts)
     weights = sum(m.weight.size * 32 // m.bits for m, _ in arrays)
 
-    says = exhibit.measured("bits stored for a weight", stored / weights, should_be=4.5)
+    says = exhibit.measured("bits stored per weight", stored / weights, should_be=4.5)
 
     assert stored / weights == 4.5, says
 
@@ -103,7 +103,7 @@ def store_scales_in_float32(monkeypatch):
 
 @pytest.mark.claim(id="8.3", falsifier=store_scales_in_float32)
 def test_every_scheme_stores_the_bits_that_it_is_counted_with(exhibit):
-    """Bytes of the arrays that MLX makes of a bfloat16 matrix, over its weights."""
+    """Bits of the arrays that MLX makes of a bfloat16 matrix, divided by its weights."""
     matrix = mx.random.normal((8, 384), key=mx.random.key(0)).astype(mx.bfloat16)
     stored = {}
     for scheme in LADDER[2:]:
@@ -111,7 +111,7 @@ def test_every_scheme_stores_the_bits_that_it_is_counted_with(exhibit):
         stored[scheme] = 8 * sum(array.nbytes for array in arrays) / matrix.size
     exhibit.bars(
         {scheme.name: bits for scheme, bits in stored.items()},
-        title="what a weight takes up", axis="bits",
+        title="storage per weight", axis="bits",
     )  # fmt: skip
     wrong = {s.name: bits for s, bits in stored.items() if bits != s.bits_per_weight}
 
@@ -132,7 +132,7 @@ def leave_out_the_biases(monkeypatch):
 
 @pytest.mark.claim(id="8.4", falsifier=leave_out_the_biases)
 def test_a_weight_is_its_code_times_the_scale_plus_the_bias(trained, exhibit):
-    """Codes are read out of the words bit by bit here, and compared with what MLX unpacks."""
+    """Codes are read from the words bit by bit here, and compared with mx.dequantize."""
     matrix = a_matrix(trained)
     wrong = {}
     for scheme in AFFINE:
@@ -143,9 +143,11 @@ def test_a_weight_is_its_code_times_the_scale_plus_the_bias(trained, exhibit):
         theirs = np.array(mx.dequantize(words, scales, biases, 64, scheme.bits))
         rounding = (np.abs(product) + np.abs(ours)) * 2**-24  # of a float32 product and sum
         wrong[scheme.name] = int((np.abs(ours - theirs.reshape(ours.shape)) > rounding).sum())
-    exhibit.bars(wrong, title="weights that mx.dequantize unpacks otherwise", axis="weights")
+    exhibit.bars(wrong, title="weights that mx.dequantize unpacks differently", axis="weights")
 
-    says = exhibit.measured("weights unpacked otherwise", sum(wrong.values()), should_be=0)
+    says = exhibit.measured(
+        "weights that mx.dequantize unpacks differently", sum(wrong.values()), should_be=0
+    )
 
     assert sum(wrong.values()) == 0, says
 
@@ -158,7 +160,7 @@ def store_one_value(trained):
 
 @pytest.mark.claim(id="8.5", falsifier=store_one_value)
 def test_the_printed_words_hardly_repeat_and_only_a_group_has_few_values(trained, exhibit):
-    """Eight codes make a word, and 16 to the 8th words are possible; in a group, 16 values are."""
+    """A word of eight codes has 16^8 possible values; a weight of a group has 16."""
     module = next((m for m in packed_matrices(trained).values() if m.bits == 4), None)
     if module is None:
         pytest.skip("this model stores no matrix at 4 bits")
@@ -168,11 +170,11 @@ def test_the_printed_words_hardly_repeat_and_only_a_group_has_few_values(trained
     levels = 1 + (np.diff(codes) > 0).sum(-1)  # (groups,)
     exhibit.bars(
         {str(n): int((levels == n).sum()) for n in range(1, 17)},
-        title="groups by how many different values they hold", axis="groups",
+        title="groups by number of distinct values", axis="groups",
     )  # fmt: skip
 
     says = exhibit.measured(
-        "words that repeat (share) and most values in a group",
+        "share of repeated words, most values in a group",
         (round(repeats, 4), int(levels.max())), should_be="under 0.1 and at most 16",
     )  # fmt: skip
 
@@ -189,7 +191,7 @@ def start_the_grid_half_a_step_late(monkeypatch):
 
 @pytest.mark.claim(id="8.6", falsifier=start_the_grid_half_a_step_late)
 def test_rounding_errs_by_half_a_step_inside_the_grid_and_one_beyond(trained, exhibit):
-    """The grid is moved so that 0 lies on it; weights left outside at its far end are clipped."""
+    """The grid is shifted so that 0 lies on it; weights beyond its far end are clipped."""
     matrix = a_matrix(trained)
     found = {scheme: quantisation.affine_rounding(matrix, scheme) for scheme in AFFINE}
     exhibit.table(
@@ -199,14 +201,14 @@ def test_rounding_errs_by_half_a_step_inside_the_grid_and_one_beyond(trained, ex
         title="rounding of one real matrix, groups of 64",
     )  # fmt: skip
     exhibit.add(
-        "histogram", "how far weights are moved", x_axis="error (steps)",
+        "histogram", "rounding error of the weights", x_axis="error (steps)",
         edges=[n / 20 for n in range(21)], series={s.name: r.spread for s, r in found.items()},
     )  # fmt: skip
     inside = worst(r.inside - r.slack for r in found.values())
     beyond = worst(r.beyond - r.slack for r in found.values())
 
     says = exhibit.measured(
-        "largest errors, less what float32 rounds, in steps", f"{inside:.4f} and {beyond:.4f}",
+        "largest errors in steps, float32 rounding subtracted", f"{inside:.4f} and {beyond:.4f}",
         should_be="at most 0.5 inside the grid and 1 beyond it",
     )  # fmt: skip
 
@@ -228,7 +230,7 @@ def span_the_smallest_to_the_largest(monkeypatch):
 
 @pytest.mark.claim(id="8.7", falsifier=span_the_smallest_to_the_largest)
 def test_the_grid_of_a_group_with_both_signs_holds_zero(trained, exhibit):
-    """The price is the clipping of 8.6; a grid from the smallest to the largest weight has none."""
+    """The price is the clipping of claim 8.6; a grid from smallest to largest weight clips none."""
     matrix = a_matrix(trained)
     found = {scheme: quantisation.affine_rounding(matrix, scheme) for scheme in AFFINE}
     exhibit.bars(
@@ -261,11 +263,13 @@ def test_only_a_full_grid_that_holds_zero_survives_a_second_quantisation(trained
     lost = float(mx.linalg.norm(again - matrix) / mx.linalg.norm(matrix))
     exhibit.bars(
         {"full grid that holds 0": moved, "the model as it is stored": lost},
-        title="what 4 bits lose of weights that have only 16 values a group",
+        title="loss of 4 bits on weights with only 16 values per group",
         axis="share of the norm",
     )  # fmt: skip
 
     says = exhibit.measured("largest change of a weight on a full grid", moved, should_be=0)
 
-    assert len(np.unique(codes)) == 16, "the codes leave values out and would show little"
+    assert len(np.unique(codes)) == 16, (
+        f"distinct codes = {len(np.unique(codes))}, but should be 16"
+    )
     assert moved == 0, says

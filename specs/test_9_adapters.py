@@ -26,7 +26,7 @@ def let_b_be_zero(tmp_path):
 
 @pytest.mark.claim(id="9.140", falsifier=let_b_be_zero)
 def test_the_adapter_changes_the_logits_of_its_base(adapted, exhibit):
-    """B all zeros, or a scale of 0, changes nothing: whoever serves it serves the base."""
+    """With B all zeros or a scale of 0, the adapter has no effect and the base is served."""
     changed = distance(adapted.plus, adapted.base)
     settings = adapted.settings.get("lora_parameters") or {}
     exhibit.table(
@@ -36,8 +36,8 @@ def test_the_adapter_changes_the_logits_of_its_base(adapted, exhibit):
     )  # fmt: skip
 
     says = exhibit.measured(
-        "distance that the adapter moves logits", changed,
-        should_be=f"more than {adapted.rounding:.2g}, which rounding alone may do, and finite",
+        "distance of logits with and without the adapter", changed,
+        should_be=f"finite and more than {adapted.rounding:.2g}, the effect of rounding",
     )  # fmt: skip
 
     assert adapted.rounding < changed < math.inf, says
@@ -51,7 +51,7 @@ def misspell_a_target(tmp_path):
 
 @pytest.mark.claim(id="9.141", falsifier=misspell_a_target)
 def test_each_target_module_of_the_adapter_is_adapted(adapted, exhibit):
-    """mlx-lm passes over a target that the base lacks, and leaves one without tensors as it is."""
+    """mlx-lm skips a target that the base lacks, and leaves one without tensors unchanged."""
     missed = adapted.missed_targets()
     exhibit.table([[each] for each in missed], columns=["what is wrong"], title="target modules")
 
@@ -69,13 +69,13 @@ def forget_the_scale(monkeypatch, tmp_path):
 
 @pytest.mark.claim(id="9.142", falsifier=forget_the_scale)
 def test_each_fused_matrix_is_base_plus_adapter_rounded_as_it_is_stored(adapted, exhibit):
-    """Base plus adapter is what the adapted module makes of unit vectors, in float32."""
+    """Base plus adapter is the adapted module's output for unit vectors, in float32."""
     if adapted.replaces_weights:
         pytest.skip("the adapter replaces whole weights, so there is nothing to fuse")
     shares = adapted.beyond_storage()
     exhibit.table(
         [[path, 100 * share] for path, share in shares.items()],
-        columns=["matrix", "% of its numbers further off than rounding"], title="fused matrices",
+        columns=["matrix", "% of numbers off by more than rounding"], title="fused matrices",
     )  # fmt: skip
     known = {path: share for path, share in shares.items() if not math.isnan(share)}
     if not known:
@@ -83,7 +83,7 @@ def test_each_fused_matrix_is_base_plus_adapter_rounded_as_it_is_stored(adapted,
     first = max(known, key=known.__getitem__)
 
     says = exhibit.measured(
-        f"share of numbers further off than rounding, {first}", known[first], should_be=0
+        f"share of numbers off by more than rounding, {first}", known[first], should_be=0
     )
 
     assert worst(known.values()) == 0, says
@@ -91,14 +91,14 @@ def test_each_fused_matrix_is_base_plus_adapter_rounded_as_it_is_stored(adapted,
 
 @pytest.mark.claim(id="9.143", falsifier=forget_the_scale)
 def test_the_dequantised_fuse_computes_what_base_plus_adapter_does(adapted, exhibit):
-    """Nothing is rounded to fewer bits on the way, so that only the order of sums differs."""
+    """Nothing is rounded to fewer bits, so only the order of sums differs."""
     if adapted.replaces_weights:
         pytest.skip("the adapter replaces whole weights, so there is nothing to fuse")
     missed = distance(adapted.unpacked_logits, adapted.plus)
 
     says = exhibit.measured(
         "distance of logits, dequantised fuse and base plus adapter", missed,
-        should_be=f"at most {adapted.rounding:.2g}, which rounding alone may do",
+        should_be=f"at most {adapted.rounding:.2g}, the effect of rounding",
     )  # fmt: skip
 
     assert missed <= adapted.rounding, says
@@ -112,7 +112,7 @@ def take_the_adapter_away(monkeypatch, tmp_path):
 
 @pytest.mark.claim(id="9.144", falsifier=take_the_adapter_away)
 def test_fused_the_model_is_nearer_to_base_plus_adapter_than_its_base_is(adapted, exhibit):
-    """Fused into few bits, an adapter smaller than a step of the grid is rounded away. That is no
+    """Fused into few bits, an adapter smaller than a step of the grid is rounded away. That is not
     fault of the adapter, and is told."""
     if adapted.replaces_weights:
         pytest.skip("the adapter replaces whole weights, so there is nothing to fuse")
@@ -176,7 +176,7 @@ def test_a_healthy_adapter_is_refuted_by_no_claim(tmp_path, exhibit):
         if not all(verdicts.values())
     }
 
-    says = exhibit.measured("claims that a healthy adapter does not keep", refuted, should_be={})
+    says = exhibit.measured("claims that refute a healthy adapter", refuted, should_be={})
 
     assert refuted == {}, says
 
@@ -187,7 +187,7 @@ def see_every_target(monkeypatch):
 
 @pytest.mark.claim(id="9.146", falsifier=see_every_target)
 def test_each_broken_adapter_is_refuted_by_the_claim_about_it(tmp_path, exhibit):
-    """What is wrong with each adapter on a base of 4 bits, and the claim that tells."""
+    """The fault of each adapter on a 4-bit base, and the claim that must be refuted."""
     seen = {}
     for number, (case, (damage, claim)) in enumerate(broken_adapters.REFUTED.items()):
         broken = adapters.small(tmp_path / str(number), number_format="4-bit")
@@ -252,7 +252,7 @@ def test_an_adapter_that_cannot_be_put_on_its_base_is_refused_in_one_sentence(
         or not said[case].isprintable()
     }  # fmt: skip
 
-    says = exhibit.measured("adapters let through or badly told", wrong, should_be={})
+    says = exhibit.measured("adapters accepted or without a clear message", wrong, should_be={})
 
     assert not wrong, says
     assert inspector.inspect_adapter(whole.adapter, base, view_of(whole.adapter))

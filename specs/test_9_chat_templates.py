@@ -48,7 +48,7 @@ def hold_what_is_left_to_the_laws(monkeypatch):
 
 @pytest.mark.claim(id="9.120", falsifier=hold_what_is_left_to_the_laws)
 def test_a_law_of_text_is_broken_where_there_is_no_text_to_hold_to_it(exhibit, tmp_path):
-    """Each law that needs what is broken, and the reason that it gives."""
+    """Each law that needs the broken part, and the reason that it reports."""
     said = {}
     for case, directory in copies(tmp_path, {case: how for case, (how, _) in UNUSABLE.items()}):
         subject = somebodys(directory)
@@ -58,7 +58,7 @@ def test_a_law_of_text_is_broken_where_there_is_no_text_to_hold_to_it(exhibit, t
         }
     exhibit.table(
         [[case, law, finding.says] for (case, law), finding in said.items()],
-        columns=["directory", "law", "said"],
+        columns=["directory", "law", "finding"],
         title="laws of text without a text",
     )
     kept = [f"{law} of {case}" for (case, law), found in said.items() if found.holds is not False]
@@ -94,7 +94,7 @@ def fill_in_templates_here(monkeypatch):
 def test_a_template_that_fails_for_one_conversation_is_stopped_and_told(
     exhibit, tmp_path, monkeypatch
 ):
-    """One loops and one commands the terminal, for the conversation of a law: nobody tried it."""
+    """For one law's conversation only, one template loops and one sends control sequences."""
     monkeypatch.setattr(BoundedTemplate.__init__, "__defaults__", (BRIEF,))
     templates = {
         "loops": FOR_A_REPLY + LONG + "{% endif %}",
@@ -114,10 +114,12 @@ def test_a_template_that_fails_for_one_conversation_is_stopped_and_told(
         if "chat template cannot be filled in" not in text or not text.isprintable()
     }  # fmt: skip
 
-    says = exhibit.measured("failures badly told", wrong, should_be={})
+    says = exhibit.measured("failures without a clear message", wrong, should_be={})
 
     assert not wrong, says
-    assert "did not end within 2 s" in said["loops"], f"{said}, but should tell the time"
+    assert "did not end within 2 s" in said["loops"], (
+        f"message = {said['loops']}, but should name the time limit"
+    )
 
 
 def turns(role, content, end="", last=""):

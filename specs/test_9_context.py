@@ -1,4 +1,4 @@
-"""Experiment 9: a model directory whose weights make use of what came before."""
+"""Experiment 9: the model of a directory uses its context."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def text_of(trained):
 
 @pytest.mark.claim(id="9.111", falsifier=permute_queries_and_keys)
 def test_a_long_context_predicts_better_than_a_short_one(trained, exhibit):
-    """The second half of a text, after all that stands before it and after four tokens alone."""
+    """The second half of a text, after its whole context and after only four tokens."""
     saved = context.bits_saved_by_context(trained.model, text_of(trained))
 
     says = exhibit.measured("bits per token that context saves", saved, should_be="more than 0")
@@ -33,7 +33,7 @@ def test_a_long_context_predicts_better_than_a_short_one(trained, exhibit):
 
 @pytest.mark.claim(id="9.112", falsifier=permute_queries_and_keys)
 def test_random_tokens_are_predicted_when_they_come_again(trained, exhibit):
-    """Thirty-two random tokens, twice: only a look back tells the second time what comes next."""
+    """32 random tokens, twice: only the first copy can predict the second."""
     vocabulary = len(trained.tokenizer.get_vocab())
     saved = context.bits_saved_by_repetition(trained.model, vocabulary)
 
@@ -55,6 +55,6 @@ def test_queries_and_keys_predict_best_in_the_order_they_are_stored_in(trained, 
     best = min(found, key=found.__getitem__)
     look = "in order" if best == "as stored" else f"permuted: they predict better with {best}"
 
-    says = exhibit.measured("q and k look", look, should_be="in order")
+    says = exhibit.measured("rows of q and k", look, should_be="in order")
 
     assert best == "as stored", says

@@ -70,21 +70,21 @@ def interleave_rows_of_q_and_k(tmp_path):
 
 @pytest.mark.claim(id="9.68", falsifier=interleave_rows_of_q_and_k)
 def test_each_tensor_of_the_source_is_in_the_files_at_its_place(directory, reference, exhibit):
-    """What became of each tensor. Other numbers are told here and judged by claim 9.63."""
+    """The fate of each tensor. Changed values are shown here and judged by claim 9.63."""
     found = conversion.fates(
         *(conversion.read(each.path, each.config) for each in (directory, reference))
     )
     kinds = Counter(fate.kind for fate in found)
     exhibit.table(
         [[fate.name, fate.says, fate.off] for fate in found[:20]],
-        columns=["tensor", "what became of it", "root mean square off / its own"],
+        columns=["tensor", "fate", "root mean square of the error / of the tensor"],
         title=f"{len(found)} tensors: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()),
     )  # fmt: skip
     moved = [f"{fate.name}: {fate.says}" for fate in found if fate.is_moved]
     more = f" (and {len(moved) - 3} more)" if len(moved) > 3 else ""
 
     says = exhibit.measured(
-        "tensors that are missing, added, transposed or permuted",
+        "missing, added, transposed or permuted tensors",
         ("; ".join(moved[:3]) or "none") + more, should_be="none",
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ def allow_nothing_for_another_order(monkeypatch):
 
 @pytest.mark.claim(id="9.69", falsifier=allow_nothing_for_another_order)
 def test_a_healthy_conversion_is_refuted_by_no_claim(tmp_path, exhibit):
-    """A small model, converted in ways that keep its function, and the verdict of each claim."""
+    """The verdict of each claim on a small model, converted without changing its function."""
     reference = conversions.small(tmp_path / "reference")
     seen, texts = {}, conversions.brief_texts()
     for name, damage in conversions.HEALTHY.items():
@@ -119,7 +119,7 @@ def test_a_healthy_conversion_is_refuted_by_no_claim(tmp_path, exhibit):
         if verdict != "verified" and (claim, verdict) != ("9.65", "inconclusive")
     }
 
-    says = exhibit.measured("claims that a healthy conversion does not keep", refuted, should_be={})
+    says = exhibit.measured("claims that refute a healthy conversion", refuted, should_be={})
 
     assert refuted == {}, says
 

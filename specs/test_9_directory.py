@@ -1,4 +1,4 @@
-"""Experiment 9: is this model directory right? First what its files say, beside the weights."""
+"""Experiment 9: is this model directory right? First its files other than the weights."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def add_tokens_without_rows(directory, tmp_path):
 
 @pytest.mark.claim(id="9.1", falsifier=add_tokens_without_rows)
 def test_the_tokenizer_loads_and_each_id_has_a_row(directory, exhibit):
-    """A token without a row would look up a row of another, or none."""
+    """A token without a row would get another token's embedding, or none."""
     found = problems_of(directory)
     wrong = [found[about] for about in ("tokenizer", "vocabulary") if about in found]
     exhibit.text("\n".join(wrong) or "it loads, and its ids fit", title="tokenizer")
@@ -90,7 +90,7 @@ def reach_for_python(directory, tmp_path):
 
 @pytest.mark.claim(id="9.2", falsifier=reach_for_python)
 def test_the_chat_template_makes_text_of_a_conversation(directory, exhibit):
-    """User, assistant, user: in bounded time, and without reaching out of its sandbox."""
+    """User, assistant, user: rendered in bounded time and inside the sandbox."""
     problem = problems_of(directory).get("chat template")
     if not problem:
         if not directory.tokenizer.has_chat_template:
@@ -99,7 +99,7 @@ def test_the_chat_template_makes_text_of_a_conversation(directory, exhibit):
         text = directory.tokenizer.apply_chat_template(trial_load.CONVERSATION, **chat)
         exhibit.text(text, title="a conversation as the model reads it")
 
-    says = exhibit.measured("chat template", problem or "makes text", should_be="makes text")
+    says = exhibit.measured("chat template", problem or "renders", should_be="renders")
 
     assert not problem, says
 
@@ -122,12 +122,12 @@ def test_the_chat_template_takes_or_refuses_what_an_assistant_sends(directory, e
         pytest.skip(f"{directory.name} has no chat template")
     tried = support(directory.tokenizer)
     exhibit.table(
-        [[each.title, each.says] for each in tried], columns=["given", "does it take it"],
-        title="what the chat template takes",
+        [[each.title, each.says] for each in tried], columns=["given", "result"],
+        title="what the chat template accepts",
     )  # fmt: skip
     failed = [f"not with {each.title} ({each.says})" for each in tried if each.fails]
 
-    says = exhibit.measured("what the chat template fails with", failed, should_be=[])
+    says = exhibit.measured("inputs on which the chat template fails", failed, should_be=[])
 
     assert not failed, says
 
@@ -142,7 +142,7 @@ def shift_the_vocabulary(directory):
 
 @pytest.mark.claim(id="9.3", falsifier=shift_the_vocabulary)
 def test_the_model_predicts_ordinary_text_better_than_letter_pairs(directory, exhibit):
-    """Bits per byte, against the least that any table of letter pairs could need on the text."""
+    """Bits per byte, against the best table of letter pairs for the text."""
     texts = passages("prose")
     pairs = likelihood.bigram_bits_per_byte(texts.values())
     costs = {

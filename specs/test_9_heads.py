@@ -21,7 +21,7 @@ def look_at_the_built_model_alone(monkeypatch):
 
 @pytest.mark.claim(id="9.133", falsifier=look_at_the_built_model_alone)
 def test_a_head_that_a_port_drops_while_loading_is_not_missed(exhibit):
-    """The head dropped, as a load drops it; and one norm dropped, as no load does."""
+    """The head is dropped, as loading drops it; and a norm is dropped, as no loading does."""
     model, config = build_architecture("gemma3_text")
     weights = dict(tree_flatten(model.parameters()))
     head = weights.pop("lm_head.weight", None)
@@ -38,6 +38,6 @@ def test_a_head_that_a_port_drops_while_loading_is_not_missed(exhibit):
 
     says = exhibit.measured("9.47 holds", held, should_be=[True, True, False])
 
-    assert head is not None, "the port builds no head"
+    assert head is not None, "head of the port = None, but should be built"
     assert held == [True, True, False], says
     assert "norm.weight" in rows[-1][1], f"{rows[-1][1]!r} does not name the norm"

@@ -1,4 +1,4 @@
-"""Experiment 9: what people really bring, and what is said of it.
+"""Experiment 9: odd directories that people bring, and the messages that they get.
 
 Directories are made by changing a whole one of 0.6 MB, as in test_0_model_directory.py.
 """
@@ -34,7 +34,7 @@ def read_it_without_the_inspector(monkeypatch):
 
 @pytest.mark.claim(id="9.122", falsifier=read_it_without_the_inspector)
 def test_fit_refuses_a_directory_that_cannot_be_checked(exhibit, tmp_path):
-    """`llm-spec fit --model DIR`: what the inspector says, and exit code 2."""
+    """`llm-spec fit --model DIR`: the inspector's message, and exit code 2."""
     answers = []
     for case, directory in copies(tmp_path, BROKEN):
         arguments = ["fit", "--memory", "36GB", "--bandwidth", "150GB/s", "--bits", "4"]
@@ -44,13 +44,13 @@ def test_fit_refuses_a_directory_that_cannot_be_checked(exhibit, tmp_path):
             except Exception as error:
                 code = type(error).__name__
         answers.append([case, code, said.getvalue().strip()])
-    exhibit.table(answers, columns=["directory", "exit code", "said"], title="llm-spec fit")
+    exhibit.table(answers, columns=["directory", "exit code", "message"], title="llm-spec fit")
     wrong = [
         case for case, code, text in answers
         if code != 2 or not is_one_sentence(text) or not text.isprintable()
     ]  # fmt: skip
 
-    says = exhibit.measured("directories answered otherwise", wrong, should_be=[])
+    says = exhibit.measured("directories without exit code 2 and one sentence", wrong, should_be=[])
 
     assert not wrong, says
     whole = fit._given(tmp_path / "whole", [4], fused=True, longest=2048)
@@ -103,11 +103,11 @@ def believe_the_configuration(monkeypatch):
 
 @pytest.mark.claim(id="9.128", falsifier=believe_the_configuration)
 def test_packing_that_the_files_do_not_hold_is_told(exhibit, tmp_path, monkeypatch):
-    """What is stated, what is stored, and which of them mlx-lm takes."""
+    """What config.json states, what the files store, and which of them mlx-lm uses."""
     try_it_here(monkeypatch)
     wrong = not_told(exhibit, tmp_path, odd.PACKED)
 
-    says = exhibit.measured("packing not told", wrong, should_be={})
+    says = exhibit.measured("packing that is not reported", wrong, should_be={})
 
     assert not wrong, says
 
@@ -118,11 +118,11 @@ def look_at_no_file_beside_the_weights(monkeypatch):
 
 @pytest.mark.claim(id="9.129", falsifier=look_at_no_file_beside_the_weights)
 def test_what_mlx_lm_ignores_is_told_and_the_model_checked(exhibit, tmp_path, monkeypatch):
-    """An index of another build, settings of a sampler: notes, and no fault of the model."""
+    """An index of another build, sampler settings: notes, not faults of the model."""
     try_it_here(monkeypatch)
     wrong = not_told(exhibit, tmp_path, odd.NOTED)
 
-    says = exhibit.measured("files not told of, or refused", wrong, should_be={})
+    says = exhibit.measured("files not reported, or refused", wrong, should_be={})
 
     assert not wrong, says
 
@@ -133,11 +133,11 @@ def look_for_nothing_odd(monkeypatch):
 
 @pytest.mark.claim(id="9.130", falsifier=look_for_nothing_odd)
 def test_a_directory_that_one_step_mends_is_refused_with_that_step(exhibit, tmp_path, monkeypatch):
-    """Adapters, stray files, keys left behind: what to fuse, to take away, to take out."""
+    """Adapters, stray files, leftover keys: the message says what to fuse or to remove."""
     try_it_here(monkeypatch)
     wrong = not_told(exhibit, tmp_path, odd.MENDED)
 
-    says = exhibit.measured("steps not named", wrong, should_be={})
+    says = exhibit.measured("repairs that are not named", wrong, should_be={})
 
     assert not wrong, says
 

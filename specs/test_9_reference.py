@@ -1,4 +1,4 @@
-"""Experiment 9: is this model the one that it was made of? Held to a reference, on fixed texts.
+"""Experiment 9: is this model a faithful conversion of its reference? On fixed texts.
 
 What is measured is in `llm_spec.quality.comparison`, how it is judged in `quality.reference`.
 """
@@ -35,8 +35,8 @@ def judge(exhibit, what, figures, unit=""):
     figure = figures[name]
     says = exhibit.measured(
         f"{what}, {name}", figure.value,
-        should_be=f"at most {figure.expected:.3g}, and is refuted over {figure.bound:.3g}: the "
-        f"smallest change to be seen is {figure.detectable:.2g}{unit}",
+        should_be=f"at most {figure.expected:.3g}; refuted over {figure.bound:.3g}; the "
+        f"smallest detectable change is {figure.detectable:.2g}{unit}",
     )  # fmt: skip
     if worst(figures.values()) == "inconclusive":
         exhibit.inconclusive(
@@ -77,7 +77,7 @@ def sharpen(tmp_path):
 def test_predictions_diverge_from_the_reference_no_more_than_storage_explains(
     directory, reference, scored_texts, exhibit
 ):
-    """KL(reference ‖ subject), mean and 99th percentile over all positions. The floor is what the
+    """KL(reference ‖ model), mean and 99th percentile over all positions. The floor is what the
     reference shows when it is stored as coarsely as the subject is."""
     both = compared(directory, reference, scored_texts)
     if unpaired := numbers(exhibit, lambda: both.unpaired):
@@ -107,7 +107,7 @@ def shift_the_vocabulary(tmp_path):
 def test_text_costs_no_more_bits_than_the_reference_needs_when_stored_as_coarsely(
     directory, reference, scored_texts, exhibit
 ):
-    """Bits per byte compare fairly whatever the tokenizers are."""
+    """Bits per byte compare models fairly, whatever their tokenizers are."""
     both = compared(directory, reference, scored_texts)
     cost = numbers(exhibit, lambda: both.cost)
     exhibit.table(
