@@ -43,6 +43,50 @@ def test_a_crash_is_the_verdict_of_the_architecture_that_crashed(exhibit, tmp_pa
     assert found == wanted, says
 
 
+LOSES_THE_DEVICE = """
+def pytest_collection_finish(session):
+    from mlx_lm.models import gpt2, mamba2
+    lost = []
+
+    def losing(forward, loses):
+        def call(*args, **kwargs):
+            lost.extend([1] * loses)
+            if lost:
+                raise RuntimeError("cudaMallocManaged(&data, size) failed: "
+                                   "an illegal memory access was encountered")
+            return forward(*args, **kwargs)
+        return call
+
+    for module in (gpt2, mamba2):
+        module.Model.__call__ = losing(module.Model.__call__, module is gpt2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.130", falsifier=sweep_in_one_process)
+def test_a_lost_device_is_the_verdict_of_the_architecture_that_lost_it(
+    exhibit, tmp_path, monkeypatch
+):
+    """gpt2 makes every later call in its process raise, as CUDA does after an illegal access to
+    memory; mamba2 comes after it, in the one worker."""
+    with monkeypatch.context() as patch:
+        plant(patch, tmp_path, LOSES_THE_DEVICE)
+        run = start_pytest(
+            "specs/test_9_laws.py", "--architectures", "gpt2,mamba2", *suite_run.in_workers(1),
+            "-k", "9.12", "--report", tmp_path / "results.json",
+        )  # fmt: skip
+    said = "".join(run.communicate())
+    exhibit.text(said[-2000:], title="a sweep in which gpt2 loses the device")
+    rows = claims_in(tmp_path / "results.json")
+    ran = {row["subject"]: row["verdict"] for row in rows if row["verdict"] != "not run"}
+    found = {"exit code": run.returncode, **ran}
+    wanted = {"exit code": 1, "gpt2 (tiny)": "refuted", "mamba2 (tiny)": "verified"}
+
+    says = exhibit.measured("what the sweep found", found, should_be=wanted)
+
+    assert found == wanted, says
+
+
 CRASHES = 9  # pytest-xdist gives two workers up after eight
 LAWS = ["9.1", "9.2", "9.3", "9.4", "9.5"]
 SMALL = f"""
