@@ -22,7 +22,7 @@ def want_every_letter(monkeypatch):
 
 @pytest.mark.claim(id="0.127", falsifier=want_every_letter)
 def test_amounts_are_read_as_people_write_them(exhibit):
-    """36G is 36 GB, 32k tokens are 32,768; what is neither is refused."""
+    """36G is 36 GB, 32k tokens are 32,768; text that is not a number is refused."""
     wrong = [t for t, size in BYTES.items() if read(units.parse_bytes, t, 1, 1e13) != size]
     wrong += [t for t, n in NUMBERS.items() if read(units.parse_numbers, t, range(1, 2**20)) != n]
     believed = [t for t in NEITHER if read(units.parse_numbers, t, range(1, 2**20)) is not None]
@@ -31,7 +31,7 @@ def test_amounts_are_read_as_people_write_them(exhibit):
         columns=["written", "read as"], title="amounts",
     )  # fmt: skip
 
-    says = exhibit.measured("amounts read otherwise", wrong, should_be=[])
+    says = exhibit.measured("amounts read wrongly", wrong, should_be=[])
 
     assert believed == [], f"{believed} were read as numbers, but should be refused"
     assert wrong == [], says

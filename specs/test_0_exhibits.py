@@ -1,4 +1,4 @@
-"""Experiment 0: what specs saw comes whole into files, and harmless to the terminal."""
+"""Experiment 0: exhibits reach files complete, and the terminal without control characters."""
 
 import contextlib
 import errno
@@ -62,7 +62,7 @@ def write_in_place(monkeypatch):
 
 @pytest.mark.claim(id="0.6", falsifier=write_in_place)
 def test_a_report_is_replaced_whole_or_not_at_all(exhibit, tmp_path, monkeypatch):
-    """The disk fills up while the new report is written: the old one stays, and no litter."""
+    """The disk is full while the new report is written: the old file stays, and no other."""
     report = tmp_path / "results.json"
     destination.write({"old": True}, report)
 
@@ -89,7 +89,7 @@ def trust_the_vocabulary(monkeypatch):
 
 @pytest.mark.claim(id="0.7", falsifier=trust_the_vocabulary)
 def test_text_from_a_vocabulary_cannot_command_the_terminal(exhibit):
-    """Escape sequences, bells and direction marks are written out, and markup is only text."""
+    """Escape sequences, bells and direction marks are shown as signs, and markup as text."""
     hostile = "\x1b[2J\x07[red]x[/red]\u202e\ud83d"
     piece = {"text": hostile, "ids": [1], "pieces": [hostile], "bytes": ["1b"]}
     shown = {
@@ -109,7 +109,7 @@ def test_text_from_a_vocabulary_cannot_command_the_terminal(exhibit):
 
     says = exhibit.measured("kinds that pass control characters on", obeyed, should_be=[])
     assert not obeyed, says
-    assert not unmarked, f"kinds that take text for markup = {unmarked}, but should be none"
+    assert not unmarked, f"kinds that interpret text as markup = {unmarked}, but should be none"
 
 
 def leave_every_character(monkeypatch):
@@ -118,7 +118,7 @@ def leave_every_character(monkeypatch):
 
 @pytest.mark.claim(id="0.80", falsifier=leave_every_character)
 def test_no_invisible_character_of_untrusted_text_is_passed_on(exhibit):
-    """Between letters: the 65,536 code points of the basic plane, and the tags of plane 14."""
+    """Between letters: all code points of the basic plane, and the tags of plane 14."""
     every = "a".join(map(chr, [*range(0x10000), *range(0xE0000, 0xE0200), sys.maxunicode]))
     shown = {
         "visible": untrusted.visible(every),
@@ -139,7 +139,9 @@ def test_no_invisible_character_of_untrusted_text_is_passed_on(exhibit):
     )
     shortest = min(map(len, shown.values()))
 
-    says = exhibit.measured("passed on", passed_on, should_be=dict.fromkeys(shown, 0))
+    says = exhibit.measured(
+        "characters passed on unchanged", passed_on, should_be=dict.fromkeys(shown, 0)
+    )
 
     assert shortest > 0x10000, f"characters shown = {shortest:,}, but should be more"
     assert not any(passed_on.values()), says

@@ -1,4 +1,4 @@
-"""Experiment 0: a GGUF file becomes a model directory that holds the same numbers and words.
+"""Experiment 0: a GGUF file becomes a model directory with the same weights and tokens.
 
 The files are written here, as llama.cpp's converter writes them, from models whose logits and
 tokenizers whose ids are known.
@@ -87,7 +87,7 @@ def give_every_second_group_its_neighbours_scale(monkeypatch):
 
 @pytest.mark.claim(id="0.83", falsifier=give_every_second_group_its_neighbours_scale)
 def test_every_type_of_a_gguf_file_keeps_its_numbers_to_the_last_bit(exhibit, tmp_path):
-    """One tensor of each type, of random bits: how it is stored, and how many numbers moved."""
+    """One tensor of random bits per type: how it is stored, and how many numbers changed."""
     model, config = tiny("qwen2", hidden_size=256, intermediate_size=512)
     rng, rows = np.random.default_rng(0), []
     for kind in decodable():
@@ -132,7 +132,7 @@ def keep_the_rows_as_they_are(monkeypatch):
 
 @pytest.mark.claim(id="0.87", falsifier=keep_the_rows_as_they_are)
 def test_a_gguf_file_gives_the_logits_and_ids_of_the_model_it_was_written_from(exhibit, tmp_path):
-    """Each architecture with a vocabulary: how far its logits moved, and ids that differ."""
+    """Each architecture with a vocabulary: largest change of a logit, and ids that differ."""
     vocabularies = {
         "llama": gguf_files.sentencepiece_vocabulary(prefix=True),
         "qwen2": gguf_files.byte_level(),
@@ -194,7 +194,7 @@ def take_what_cannot_be_read_for_zeros(monkeypatch):
 
 @pytest.mark.claim(id="0.84", falsifier=take_what_cannot_be_read_for_zeros)
 def test_a_gguf_file_that_cannot_be_converted_is_refused(exhibit, tmp_path, monkeypatch):
-    """Each misfortune, what is said of it, and what is left; and how a run of the suite ends."""
+    """Each failure, its message and what it leaves behind; and how a run of the suite ends."""
     cache, rows = tmp_path / "cache", []
     for bad in gguf_files.misfortunes(tmp_path, *tiny("llama")):
         said = complaint(lambda: provisioned(bad.path, cache))  # noqa: B023
@@ -210,7 +210,7 @@ def test_a_gguf_file_that_cannot_be_converted_is_refused(exhibit, tmp_path, monk
     )  # fmt: skip
     wrong = [name for name, *_, good in rows if not good]
 
-    says = exhibit.measured("files that are not refused so", wrong, should_be=[])
+    says = exhibit.measured("files without a one-sentence refusal", wrong, should_be=[])
 
     assert not wrong, says
     assert run.returncode == pytest.ExitCode.USAGE_ERROR, f"the run ends with {run.returncode}"

@@ -1,4 +1,4 @@
-"""Experiment 0: models from anywhere on the command line, and from a hub that misbehaves.
+"""Experiment 0: models named on the command line, and a hub that fails.
 
 The hub is on this machine and serves a model of 0.6 MB. The client is the real one, its patience
 cut short.
@@ -67,7 +67,7 @@ def say_one_thing_for_all(monkeypatch):
 
 @pytest.mark.claim(id="0.27", falsifier=say_one_thing_for_all)
 def test_each_fault_of_a_hub_has_a_sentence_of_its_own(exhibit, tmp_path, monkeypatch):
-    """Each fault, what is said, and whether the next run on a sound hub succeeds."""
+    """Each fault, its message, and whether the next run on a sound hub succeeds."""
     be_brief(monkeypatch)
     model = write_small_model(tmp_path / "small")
     said, then = {}, {}
@@ -88,9 +88,9 @@ def test_each_fault_of_a_hub_has_a_sentence_of_its_own(exhibit, tmp_path, monkey
     alike = len(kinds) - len({" ".join(text.split()[5:]) for text in kinds.values()})
     lost = [fault for fault, path in then.items() if isinstance(path, str)]
 
-    says = exhibit.measured("faults told like another", alike, should_be=0)
+    says = exhibit.measured("faults with the message of another", alike, should_be=0)
     assert alike == 0, says
-    assert not wrong, f"faults not told in a sentence = {wrong}, but should be none"
+    assert not wrong, f"faults without a one-sentence message = {wrong}, but should be none"
     assert not lost, f"faults after which the next run fails = {lost}, but should be none"
 
 
@@ -100,7 +100,7 @@ def begin_again(monkeypatch):
 
 @pytest.mark.claim(id="0.28", falsifier=begin_again)
 def test_a_download_that_breaks_off_goes_on_where_it_broke(exhibit, tmp_path, monkeypatch):
-    """Dropped thrice at byte 100,000; and once for good, after which whole files are kept."""
+    """Interrupted three times at byte 100,000, and once for good: complete files are kept."""
     be_brief(monkeypatch)
     model = write_small_model(tmp_path / "small")
     with LoopbackHub(model, REPO, drop_after=100_000, drops=3) as shaky:
@@ -119,7 +119,9 @@ def test_a_download_that_breaks_off_goes_on_where_it_broke(exhibit, tmp_path, mo
         [[start] for start in starts], columns=["from byte"], title="requests of one file"
     )
 
-    says = exhibit.measured("bytes asked from", starts, should_be=[0, 100_000, 100_000, 100_000])
+    says = exhibit.measured(
+        "first byte of each request", starts, should_be=[0, 100_000, 100_000, 100_000]
+    )
     assert starts == [0, 100_000, 100_000, 100_000], says
     assert same, "the resumed file differs, but should be the same"
     assert again == [], f"whole files fetched again = {again}, but should be none"
@@ -136,7 +138,7 @@ def ask_the_hub_always(monkeypatch):
 
 @pytest.mark.claim(id="0.29", falsifier=ask_the_hub_always)
 def test_what_is_in_the_hubs_cache_whole_needs_no_hub(exhibit, tmp_path, monkeypatch):
-    """Fetched once, then the hub is gone; a part of it, or nothing, is told as such."""
+    """Fetched once, then the hub is gone; an incomplete or missing model is reported as such."""
     be_brief(monkeypatch)
     model = write_small_model(tmp_path / "small")
     (model / "modeling.py").write_text("raise RuntimeError")
@@ -159,7 +161,9 @@ def test_what_is_in_the_hubs_cache_whole_needs_no_hub(exhibit, tmp_path, monkeyp
     assert (renamed / "config.json").exists(), f"a renamed model: {renamed}"
     code = [path.name for path in first.glob("*.py")]
     assert not code, f"code fetched = {code}, but should be none"
-    assert "only a part" in part, f"a part in the cache: {part}, but should be told as such"
+    assert "only a part" in part, (
+        f"message for an incomplete cache = {part}, but should say 'only a part'"
+    )
     assert "HF_HUB_OFFLINE" in nothing, f"nothing in the cache, offline: {nothing}"
 
 
@@ -178,7 +182,7 @@ def run_of(model, report):
 @pytest.mark.slow
 @pytest.mark.claim(id="0.26", falsifier=let_mistakes_through)
 def test_any_directory_is_a_model_on_the_command_line(exhibit, tmp_path):
-    """`--model DIR`: a whole one is checked, a bad one ends with code 4, a partial one is red."""
+    """`--model DIR`: a good one is checked, a bad one ends with code 4, a partial one is red."""
     cases = {
         "whole": lambda directory: None,
         "weights cut off": damaged.STATED["weights cut off"],
@@ -228,7 +232,7 @@ def notice_no_change(monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.claim(id="0.51", falsifier=notice_no_change)
 def test_a_model_that_vanishes_during_a_run_is_told_in_a_sentence(exhibit, tmp_path, monkeypatch):
-    """Its files are gone once the specs are collected: each spec that needs them says so."""
+    """Its files vanish after collection: each spec that needs them says so."""
     model = write_small_model(tmp_path / "small")
     (tmp_path / "vanish.py").write_text(VANISH)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -248,13 +252,13 @@ def test_a_model_that_vanishes_during_a_run_is_told_in_a_sentence(exhibit, tmp_p
     assert not silent, says
     assert reasons, "no claim is refuted, but should be, for the files are gone"
     assert run.returncode == 1, f"exit code = {run.returncode}, but should be 1"
-    assert "Traceback" not in output, "a traceback is shown, but should be a sentence"
+    assert "Traceback" not in output, "output holds a traceback, but should be a sentence"
 
 
 @pytest.mark.slow
 @pytest.mark.claim(id="0.50", falsifier=let_mistakes_through)
 def test_a_hub_id_is_a_model_on_the_command_line(exhibit, tmp_path, monkeypatch):
-    """Fetched by HF_ENDPOINT into HF_HOME at --revision; then offline; then a name that is none."""
+    """Fetched via HF_ENDPOINT into HF_HOME at --revision; then offline; then an unknown id."""
     model = write_small_model(tmp_path / "small")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     for variable in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN"):
@@ -285,4 +289,4 @@ def test_a_hub_id_is_a_model_on_the_command_line(exhibit, tmp_path, monkeypatch)
     offline = rows[1][2]
     assert offline == 0 < rows[0][2], f"requests offline = {offline}, but should be 0"
     cached = list((tmp_path / "home").rglob("config.json"))
-    assert cached, "nothing lies in HF_HOME, but should be the model"
+    assert cached, "HF_HOME is empty, but should hold the model"

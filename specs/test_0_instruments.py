@@ -1,4 +1,4 @@
-"""Experiment 0: the checkers are checked.
+"""Experiment 0: the checks themselves are checked.
 
 Every claim names a falsifier: a fault that is planted while its spec runs once more. A spec that
 stays green under its own fault proves nothing, and turns the run red.
@@ -102,7 +102,7 @@ def object_to_nothing(monkeypatch):
 
 @pytest.mark.claim(id="0.85", falsifier=object_to_nothing)
 def test_a_fault_that_proves_nothing_is_refused(exhibit):
-    """Each way to fail to prove a claim, and what is said of it."""
+    """Each kind of fault that proves no claim, and the objection to it."""
     why = {name: falsification.trial(each, {})[0] for name, each in PROVE_NOTHING.items()}
     exhibit.table(
         [[name, text or "believed"] for name, text in why.items()],
@@ -110,10 +110,10 @@ def test_a_fault_that_proves_nothing_is_refused(exhibit):
     )  # fmt: skip
     believed = [name for name, text in why.items() if text is None]
 
-    says = exhibit.measured("faults that are believed", believed, should_be=[])
+    says = exhibit.measured("useless faults that are accepted", believed, should_be=[])
 
     proven = falsification.trial(Claimed(add_one_and_one, add_wrongly), {})[0]
-    assert proven is None, f"an honest fault is refused: {proven}"
+    assert proven is None, f"objection to a sound fault = {proven}, but should be None"
     assert not believed, says
 
 
@@ -145,7 +145,7 @@ def believe_every_entry(monkeypatch):
 
 @pytest.mark.claim(id="0.2", falsifier=believe_every_entry)
 def test_a_mistake_in_the_ledger_is_refused_in_one_sentence(exhibit, tmp_path):
-    """Each mistake, and what is said about it."""
+    """Each mistake and its message."""
     file = tmp_path / "claims.toml"
     said = {}
     for mistake, text in MISTAKES.items():
@@ -158,7 +158,7 @@ def test_a_mistake_in_the_ledger_is_refused_in_one_sentence(exhibit, tmp_path):
     assert not accepted, says
 
     file.write_text(ENTRY)
-    assert list(claims.read_ledger(file)) == ["9.1"], "a right ledger is refused"
+    assert list(claims.read_ledger(file)) == ["9.1"], "a correct ledger is refused"
 
 
 def complaint(function, *arguments):
@@ -204,7 +204,7 @@ def count_a_skip_as_a_pass(monkeypatch):
 
 @pytest.mark.claim(id="0.4", falsifier=count_a_skip_as_a_pass)
 def test_a_claim_is_verified_only_by_a_spec_that_ran_and_passed(exhibit, tmp_path):
-    """The worst outcome counts, and what did not run has no verdict."""
+    """The worst outcome counts; a spec that did not run gives no verdict."""
     file = tmp_path / "claims.toml"
     file.write_text(ENTRY)
     cases = {

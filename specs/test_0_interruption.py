@@ -1,4 +1,4 @@
-"""Experiment 0: Ctrl-C ends a run at once, and what it found is kept.
+"""Experiment 0: Ctrl-C ends a run at once, and the results so far are kept.
 
 Both run pytest in a process of its own. Faults are planted there as a plugin that PYTEST_ADDOPTS
 names.
@@ -23,7 +23,7 @@ def pytest_collection():
 @pytest.mark.slow
 @pytest.mark.claim(id="0.30", falsifier=die_at_once)
 def test_an_interrupted_run_still_writes_what_it_found(exhibit, tmp_path):
-    """Ctrl-C after the first verdict: the report is there, holds it, and says it is partial."""
+    """Ctrl-C after the first verdict: the report holds that verdict and is marked as partial."""
     report = tmp_path / "results.json"
     run = start_pytest("specs/test_2_tokenizer.py", "-v", "--report", report)
     for line in run.stdout:
@@ -92,7 +92,7 @@ def pytest_sessionstart():
 @pytest.mark.slow
 @pytest.mark.claim(id="0.73", falsifier=forget_the_interrupt)
 def test_an_interrupt_that_is_swallowed_still_ends_the_run(exhibit, tmp_path):
-    """Caught by a library, dropped in a finaliser, or with a file left open: exit code 2."""
+    """Caught by a library, lost in a finaliser, or with a file left open: exit code 2."""
     ends = {}
     for how, (body, _) in INTERRUPTED.items():
         report = tmp_path / f"{how}.json"

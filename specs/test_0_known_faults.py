@@ -1,4 +1,4 @@
-"""Experiment 0: what is known to be broken excuses that breakage, and no other."""
+"""Experiment 0: a known fault excuses its own failure and no other."""
 
 import json
 
@@ -93,7 +93,7 @@ def excuse_everything(monkeypatch):
 
 @pytest.mark.claim(id="0.75", falsifier=excuse_everything)
 def test_a_known_fault_excuses_no_larger_and_no_other_breakage(exhibit):
-    """Tiny models that are known to break a law: as they are, and broken further."""
+    """Tiny models that are known to break a law: as they are, and with a further fault."""
     rows, wrong = [], []
     for entry, law, plant, wanted in BREAKAGES:
         subject = Subject(entry)
@@ -111,7 +111,7 @@ def test_a_known_fault_excuses_no_larger_and_no_other_breakage(exhibit):
     strays = {n for f in known_faults() for n in set(f.architectures) - names[0]}
     strays |= {law for f in known_faults() for law in set(f.laws) - names[1]}
 
-    says = exhibit.measured("verdicts other than they should be", wrong, should_be=[])
+    says = exhibit.measured("wrong verdicts", wrong, should_be=[])
 
     assert not strays, f"names in known_faults.toml that are none = {strays}, but should be none"
     assert not wrong, says
@@ -172,7 +172,7 @@ def cut_the_sentence(monkeypatch):
 
 @pytest.mark.claim(id="0.78", falsifier=cut_the_sentence)
 def test_a_law_says_which_half_of_it_is_left_out(exhibit):
-    """Claim 9.43 also dequantises, where the model is small: what it says of one that is not."""
+    """Claim 9.43 dequantises small models only: its message for a larger one says so."""
     subject = Subject(Entry("tiny", "", "", architecture="qwen3"))
     rows = []
     for room in (storage.ROOM, 2**18):
@@ -185,7 +185,7 @@ def test_a_law_says_which_half_of_it_is_left_out(exhibit):
     )
     told = [row[1] for row in rows]
 
-    says = exhibit.measured("whether it says so, with room and without", told, [False, True])
+    says = exhibit.measured("the message says so, with and without room", told, [False, True])
 
     assert told == [False, True], says
 
@@ -197,7 +197,7 @@ def take_it_for_unpacked(monkeypatch):
 
 @pytest.mark.claim(id="0.79", falsifier=take_it_for_unpacked)
 def test_a_model_that_cannot_be_unpacked_is_judged_as_it_is_stored(exhibit, tmp_path):
-    """A tiny directory whose layers mlx-lm cannot dequantise, and laws that make its model anew."""
+    """A tiny directory whose layers mlx-lm cannot dequantise, and laws that rebuild its model."""
     path = write_architecture(tmp_path / "prism", "prism_hadamard_qwen35")
     subject = Subject(Entry("prism", "", "", directory=str(path))).replacing(path=path)
     found = {law: verdict(subject, law) for law in ("reloaded_is_the_same", "rope_base_is_read")}

@@ -1,4 +1,4 @@
-"""Experiment 0: `llm-spec look` shows what the model computes, and nothing that it does not."""
+"""Experiment 0: `llm-spec look` shows what the model computes, and nothing else."""
 
 import base64
 import gzip
@@ -59,7 +59,7 @@ def read_it_backwards(monkeypatch):
 
 @pytest.mark.claim(id="0.120", falsifier=read_it_backwards)
 def test_look_shows_what_a_trace_of_the_same_text_computes(embedded, exhibit):
-    """Norms, maps, lens and probabilities of the text against a trace without a cache."""
+    """Norms, attention maps, logit lens and probabilities, against a trace without a cache."""
     look = looked_at(embedded)
     seen = tracing.trace(embedded.unpacked, tokens.prompt(embedded.tokenizer, TEXT))
     (shown,) = held_by(page.render_page("a model", [look]))
@@ -93,7 +93,7 @@ def sharpen(monkeypatch):
 
 @pytest.mark.claim(id="0.121", falsifier=sharpen)
 def test_generated_probabilities_are_the_softmax_of_each_step(embedded, exhibit):
-    """Every step against one pass without a cache over the text and all that was generated."""
+    """Every step against one pass without a cache over the text and the generated tokens."""
     look = looked_at(embedded, generate=STEPS)
     steps = look.steps
     ids = [*look.seen.token_ids, *(step.chosen.id for step in steps)]
@@ -194,9 +194,9 @@ def test_what_look_shows_can_command_neither_terminal_nor_page(embedded, exhibit
     exhibit.text(shown[:2000], title="a hostile text on a terminal")
     found = sorted({repr(sign) for signs in commands.values() for sign in signs})
 
-    says = exhibit.measured("signs that command", found, should_be=[])
+    says = exhibit.measured("control characters and markup", found, should_be=[])
 
-    assert "␛" in shown, "the escape character is not shown, so nothing was tried"
+    assert "␛" in shown, "signs shown = none, but should hold ␛"
     assert found == [], says
 
 
@@ -240,7 +240,7 @@ def test_what_look_cannot_show_is_refused_in_one_sentence(
         if code != 2 or out or "\n" in told or not told.endswith(".")
     ]  # fmt: skip
 
-    says = exhibit.measured("questions without such an answer", wrong, should_be=[])
+    says = exhibit.measured("questions without exit code 2 and one line", wrong, should_be=[])
 
     assert wrong == [], says
 
@@ -272,7 +272,7 @@ def test_with_template_the_model_reads_its_chat_template(embedded, exhibit):
         observation.token_ids(models.Opened("bare", None, Bare(), []), TEXT, template=True)
 
     read = embedded.tokenizer.decode(ids)
-    says = exhibit.measured("text that is read", read, should_be=rendered)
+    says = exhibit.measured("text that the model reads", read, should_be=rendered)
 
     assert str(refused.value).count(".") == 1, refused.value
     assert read == rendered != TEXT, says

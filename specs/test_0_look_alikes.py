@@ -66,7 +66,7 @@ def forget_the_scores(monkeypatch):
 
 @pytest.mark.claim(id="0.104", falsifier=forget_the_scores)
 def test_a_key_bias_of_145_breaks_no_law_and_hides_no_fault(exhibit, monkeypatch):
-    """Maps, caches, batches and loops of a model whose largest score is above 1,000."""
+    """Attention maps, caches, batches and generation with a largest score above 1,000."""
     model, config = with_large_scores()
     add_the_scores_backwards(monkeypatch)
     calls = [call for layer in attention_calls(model, PROMPT) for call in layer]
@@ -84,7 +84,7 @@ def compare_as_normalised(monkeypatch):
 
 @pytest.mark.claim(id="0.105", falsifier=compare_as_normalised)
 def test_a_vocabulary_of_262144_hides_no_fault_of_the_loops(exhibit):
-    """MLX's own log-sum-exp is off by more than the laws allow, which may excuse nothing else."""
+    """MLX's own log-sum-exp is off by more than the laws allow, which must excuse nothing else."""
     built = with_a_large_vocabulary("qwen3", hidden_size=32, num_hidden_layers=1)
     logits = Case(built[0], PROMPT[:FEW], built[1]).logits
     mine = logits - np.array(mx.logsumexp(mx.array(logits), axis=-1, keepdims=True))
@@ -103,7 +103,7 @@ def trust_what_is_huge(monkeypatch):
 
 @pytest.mark.claim(id="9.155", falsifier=trust_what_is_huge)
 def test_a_weight_too_large_for_its_gradient_is_seen_to_have_no_say(exhibit, monkeypatch):
-    """The largest arrays are turned round instead: a healthy model, and one whose MLPs leave their
+    """The largest arrays are reversed instead: a healthy model, and one whose MLPs leave their
     up projection out."""
     monkeypatch.setattr(storage, "ROOM", 2**10)  # bytes: norms alone are smaller
     monkeypatch.setattr(storage, "HUGE", 10**6)
@@ -117,12 +117,14 @@ def test_a_weight_too_large_for_its_gradient_is_seen_to_have_no_say(exhibit, mon
     faulty = storage.every_weight_matters(Case(model, PROMPT, config))
     exhibit.table(
         [["healthy", healthy.says], ["without up_proj", faulty.says]],
-        columns=["", "weights without a say"], title="arrays that are turned round",
+        columns=["", "weight tensors without an effect"], title="arrays that are reversed",
     )  # fmt: skip
     seen = healthy.measured, faulty.measured
     idle = ", ".join(f"model.layers.{i}.mlp.up_proj.weight" for i in range(3))
 
-    says = exhibit.measured("idle when healthy, idle when faulty", seen, ("none", idle))
+    says = exhibit.measured(
+        "arrays without an effect: healthy model, faulty model", seen, ("none", idle)
+    )
 
     assert seen == ("none", idle), says
 
@@ -137,6 +139,8 @@ def hold(found, exhibit, name):
     blind = [faulty.law for _, faulty in found if faulty.holds is not False]
     seen = wrong, blind
 
-    says = exhibit.measured("laws red when healthy, laws that miss the fault", seen, ([], []))
+    says = exhibit.measured(
+        "laws that refute the healthy model, laws that miss the fault", seen, ([], [])
+    )
 
     assert seen == ([], []), says

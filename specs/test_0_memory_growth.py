@@ -20,7 +20,7 @@ def feed_a_token_too_many(monkeypatch):
 
 @pytest.mark.claim(id="0.92", falsifier=feed_a_token_too_many)
 def test_a_dry_run_allocates_what_a_run_over_every_token_allocates(exhibit):
-    """Bytes of the caches after each piece of a prompt of 150 tokens, in eight kinds of model."""
+    """Bytes of the caches after each chunk of a prompt of 150 tokens, in eight kinds of model."""
     rows = []
     for kind in KINDS:
         model, _ = build_architecture(kind)
@@ -29,7 +29,7 @@ def test_a_dry_run_allocates_what_a_run_over_every_token_allocates(exhibit):
     exhibit.table(rows, columns=["model", "dry run", "run"], title="tokens seen, bytes of caches")
     wrong = [kind for kind, dry, real in rows if dry != real]
 
-    says = exhibit.measured("models whose caches hold other bytes", wrong, should_be=[])
+    says = exhibit.measured("models with other cache bytes", wrong, should_be=[])
 
     assert not wrong, says
 
@@ -61,7 +61,7 @@ def run_over_every_token(monkeypatch):
 
 @pytest.mark.claim(id="0.93", falsifier=run_over_every_token)
 def test_a_dry_run_of_any_length_runs_the_model_over_a_few_tokens(exhibit, monkeypatch):
-    """A recurrence is a loop over tokens: 262,144 of them would take minutes and gigabytes."""
+    """A recurrence loops over tokens: 262,144 tokens would take minutes and gigabytes."""
     rows = []
     for kind in HYBRIDS:
         model, _ = build_architecture(kind)
@@ -72,7 +72,7 @@ def test_a_dry_run_of_any_length_runs_the_model_over_a_few_tokens(exhibit, monke
     most = max(ran for _, _, ran in rows)
 
     assert {seen for _, seen, _ in rows} == {LONG}, f"the runs end elsewhere: {rows}"
-    says = exhibit.measured("tokens that a model ran over", most, should_be="at most 16")
+    says = exhibit.measured("most tokens that a model ran over", most, should_be="at most 16")
     assert 1 <= most <= 16, says
 
 

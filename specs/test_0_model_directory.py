@@ -58,7 +58,7 @@ def believe_every_size(monkeypatch):
 def test_a_directory_that_cannot_be_a_model_is_refused_before_it_is_tried(
     exhibit, tmp_path, monkeypatch
 ):
-    """Each damage, and what is said; nothing is built, so nothing can cost much."""
+    """Each damage and its message; nothing is built, so nothing can cost much."""
     monkeypatch.setattr(directories, "run_probe", lambda *_, **options: {})
     said = {
         case: refusal(inspect_directory, directory, view_of(directory), free=ROOM)
@@ -89,7 +89,7 @@ def load_what_fits(monkeypatch):
 
 @pytest.mark.claim(id="0.21", falsifier=load_what_fits)
 def test_a_model_that_does_not_fit_its_config_is_refused_when_it_is_declared(exhibit, tmp_path):
-    """Names, shapes and kinds of numbers, with no weight read."""
+    """Names, shapes and dtypes are compared; no weight is read."""
     said = {
         case: refusal(trial_load.declare, directory)
         for case, directory in copies(tmp_path, damaged.DECLARED)
@@ -143,7 +143,7 @@ CLASSES = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Model
 
 @pytest.mark.claim(id="0.23", falsifier=grant_every_wish)
 def test_no_code_of_a_model_is_executed(exhibit, tmp_path, monkeypatch):
-    """Asked for in every way that mlx-lm and transformers know; a file tells if it was run."""
+    """Code is named in every way that mlx-lm and transformers know; a file shows if it ran."""
     monkeypatch.setattr(directories, "run_probe", lambda *_, **options: {})
     cases = {
         case: damage for case, damage in damaged.STATED.items()

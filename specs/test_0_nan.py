@@ -1,4 +1,4 @@
-"""Experiment 0: no law holds of what is not a number."""
+"""Experiment 0: no law holds for a model that computes NaN."""
 
 import pytest
 
@@ -54,7 +54,7 @@ def test_no_law_holds_where_the_model_computes_nan(exhibit):
     )
     fewest = min(row[1] for row in rows)
 
-    says = exhibit.measured("laws that hold of NaN", wrong, should_be=[])
+    says = exhibit.measured("laws that hold for NaN", wrong, should_be=[])
 
     assert fewest >= 3, f"laws that meet the rarest NaN = {fewest}, but should be 3 or more"
     assert not wrong, says

