@@ -10,6 +10,7 @@ from llm_spec.cli import command_line, fit
 from llm_spec.model import safetensors
 from llm_spec.model.declare import declare, published
 from llm_spec.performance import capacity, chips
+from llm_spec.performance.plan import Machine
 
 GIB = 2**30
 CONTEXT = 2048
@@ -24,7 +25,7 @@ def plan_for_sixteen_gigabytes(monkeypatch):
 def test_the_largest_that_fits_in_36_gb_has_32_billion_weights(exhibit):
     """At 4 bits and 2,048 tokens; macOS lets the GPU keep 27 of 36 GB resident."""
     chip = chips.one_of(chips.named("M3 Pro"))
-    machine = capacity.Machine(chips.metal_limit(36 * GIB), chip.bandwidth, chip.name, fused=True)
+    machine = Machine(chips.metal_limit(36 * GIB), chip.bandwidth, chip.name, fused=True)
     found = planned(longest=CONTEXT)
     record_fit(exhibit, found, machine)
     fitting = [v for v in found if v.fits(machine, CONTEXT)]

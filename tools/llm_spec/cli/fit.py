@@ -1,7 +1,7 @@
 """`llm-spec fit`: which models and contexts fit a machine, and how fast they can be.
 
 llm-spec fit
-llm-spec fit --chip "M3 Pro" --memory 36GB
+llm-spec fit --chip "M3 Pro" --memory 36GB --speed 20 --context 8k
 llm-spec fit --memory 24GB --bandwidth 120GB/s --model path/to/model --bits 4,6
 """
 
@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_spec.numerics.units import BadAmount, parse_bytes, parse_numbers, show_bytes
+from llm_spec.performance import published
+from llm_spec.performance.plan import Machine, Variant
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from llm_spec.performance.capacity import Machine, Variant
-
 GIB = 2**30
 CONTEXTS = (2048, 8192, 32_768)
-WIDTHS = (16, 8, 6, 5, 4, 3, 2)
 COMFORTABLE_BITS = 4.0
+WIDEST = 10_000  # columns that a table may have
+LEFT = 4e9  # bytes of a planned Mac for other programs; macOS mostly keeps more from its GPU
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -40,9 +41,22 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--model",
         action="append",
-        type=Path,
         default=[],
-        help="a model directory to plan for, instead of the published models; may be repeated",
+        help="a published model by name, or a model directory, to plan for instead of all "
+        "published models; may be repeated",
+    )
+    parser.add_argument(
+        "--leave", help="memory to leave for other programs, e.g. 8GB (default: 4GB of a Mac's)"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=10.0, help="tokens per second to want (default 10)"
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=60.0,
+        help="per cent of a ceiling to reckon with (default 60; `llm-spec measure` says a "
+        "machine's own)",
     )
     parser.add_argument("--bits", default="16,8,4", help="widths to plan for (default 16,8,4)")
     parser.add_argument(
@@ -55,33 +69,39 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; 2 and one sentence where the question makes no sense."""
-    # Imported here: the other subcommands should not wait for MLX.
+    # Imported here: the other subcommands should not wait for MLX, nor this one for mlx-lm where
+    # the published models are planned for.
     from rich.console import Console
 
     from llm_spec.directory import BadModel
-    from llm_spec.model.declare import BadConfig
+    from llm_spec.model.config import BadConfig
     from llm_spec.performance.chips import UnknownChip
 
     try:
-        widths = parse_numbers(args.bits, "--bits", WIDTHS)
+        widths = parse_numbers(args.bits, "--bits", published.WIDTHS)
+        if not (0 < args.share <= 100 and 0 < args.speed < 1e6):
+            raise BadAmount("--share should be a per cent and --speed tokens per second.")
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
         machine = _machine(args)
         found = _variants(args.model, widths, machine.fused, max(contexts))
     except (BadAmount, UnknownChip, BadConfig, BadModel) as error:
         print(error, file=sys.stderr)
         return 2
-    console = Console()
+    console, table = Console(), _table(machine, found, contexts)
     console.print(f"{show_bytes(machine.budget)} for the model: {machine.about}.", highlight=False)
-    console.print(_table(machine, found, contexts))
-    for sentence in conclusions(machine, found, contexts[0]):
+    # No column is cut: a terminal that is too narrow for the table wraps its lines.
+    whole = Console(width=WIDEST).measure(table).maximum
+    Console(width=max(console.width, whole)).print(table)
+    sentences = conclusions(machine, found, contexts[0])
+    for sentence in [*sentences, *advice(machine, found, contexts[0], args.speed, args.share)]:
         console.print(sentence, highlight=False)
     return 0
 
 
-def _machine(args: argparse.Namespace) -> "Machine":
-    from llm_spec.performance import chips, memory
-    from llm_spec.performance.capacity import Machine
+def _machine(args: argparse.Namespace) -> Machine:
+    from llm_spec.performance import chips
 
+    leave = parse_bytes(args.leave, "--leave", 0, 1e13) if args.leave else None
     if args.chip and not args.memory:
         raise BadAmount("--chip plans for another machine: say its --memory too.")
     bandwidth, source = None, "its bandwidth is not known, so its speed is not either"
@@ -96,15 +116,32 @@ def _machine(args: argparse.Namespace) -> "Machine":
         said = parse_bytes(args.memory, "--memory", 1e9, 1e13)
         ram = round(said / 1e9 * GIB) if "i" not in args.memory.lower() else said
         apple = chip is None or chip.name.startswith("Apple")
-        budget = chips.metal_limit(ram) if apple else said
-        part = "what macOS lets its GPU keep resident" if apple else "all of its memory"
         whole = show_bytes(ram, binary=True) if apple else args.memory
-        return Machine(budget, bandwidth, f"{part}, of {whole}; {source}", fused=True)
+        if apple:
+            budget, part = chips.metal_limit(ram), "what macOS lets its GPU keep resident"
+        else:
+            budget, part = said, "all of its memory"
+        kept = round(leave if leave is not None else LEFT if apple else 0)
+        budget, part = _leaving(budget, part, (ram if apple else said) - kept, kept)
+        left = show_bytes((ram if apple else said) - budget)
+        about = f"{part}, of {whole}, which leaves {left} for other programs; {source}"
+        return Machine(budget, bandwidth, about, fused=True)
+    from llm_spec.performance import memory  # mlx-lm, which takes seconds
+
     budget, part = memory.budget()
+    budget, part = _leaving(budget, part, budget - (leave or 0), leave or 0)
     if bandwidth is None:
         bandwidth, source = _bandwidth_here()
     fused = part != memory.MACHINE
     return Machine(budget, bandwidth, f"{part}; {source}", fused)
+
+
+def _leaving(budget: int, part: str, rest: int, kept: int) -> tuple[int, str]:
+    """The budget, and its name, once no more than the `rest` is taken. Raises BadAmount where
+    nothing is left."""
+    if rest <= 0:
+        raise BadAmount(f"--leave {show_bytes(kept)} leaves no memory for a model.")
+    return (budget, part) if rest >= budget else (rest, f"all but {show_bytes(kept)}")
 
 
 def _bandwidth_here() -> tuple[float, str]:
@@ -117,22 +154,21 @@ def _bandwidth_here() -> tuple[float, str]:
     return chip.bandwidth, source + f", {show_bytes(chip.bandwidth)}/s published for {chip.name}"
 
 
-def _variants(
-    directories: list[Path], widths: list[int], fused: bool, longest: int
-) -> "list[Variant]":
-    from llm_spec.model.declare import published
-    from llm_spec.performance.capacity import variants
-
-    packed = [None if width == 16 else width for width in widths]
-    found = []
-    for directory in directories:
-        found += _given(directory, packed, fused, longest)
-    for model in [] if directories else published().values():
-        found += variants(model.name, model.config, packed, fused, longest)
+def _variants(models: list[str], widths: list[int], fused: bool, longest: int) -> list[Variant]:
+    found: list[Variant] = []
+    for model in models or published.rows():
+        if model in published.rows() and not Path(model).is_dir():
+            found += published.variants(model, widths, fused, longest)
+        elif Path(model).name == model and not Path(model).exists():
+            known = ", ".join(published.rows())
+            raise BadAmount(f"{model!r} is neither a directory nor a published model: {known}.")
+        else:
+            packed = [None if width == 16 else width for width in widths]
+            found += _given(Path(model), packed, fused, longest)
     return found
 
 
-def _given(directory: Path, widths: list[int | None], fused: bool, longest: int) -> "list[Variant]":
+def _given(directory: Path, widths: list[int | None], fused: bool, longest: int) -> list[Variant]:
     """A model directory as stored, if it holds weights, and at each width. Raises `BadModel`."""
     from llm_spec.directory import BadModel, inspect_config, inspect_directory
     from llm_spec.performance.capacity import stored, variants
@@ -150,7 +186,7 @@ def _given(directory: Path, widths: list[int | None], fused: bool, longest: int)
     return [*as_stored, *variants(name, config, widths, fused, longest)]
 
 
-def _table(machine: "Machine", found: "list[Variant]", contexts: list[int]) -> "Table":
+def _table(machine: Machine, found: list[Variant], contexts: list[int]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
@@ -179,7 +215,7 @@ def _table(machine: "Machine", found: "list[Variant]", contexts: list[int]) -> "
     return table
 
 
-def _cell(machine: "Machine", variant: "Variant", context: int) -> str:
+def _cell(machine: Machine, variant: Variant, context: int) -> str:
     if context > variant.course.limit:
         return "–"
     if not variant.fits(machine, context):
@@ -190,11 +226,11 @@ def _cell(machine: "Machine", variant: "Variant", context: int) -> str:
     return f"≤ {ceiling:,.0f}" if ceiling >= 100 else f"≤ {ceiling:.3g}"
 
 
-def _style(machine: "Machine", variant: "Variant", context: int) -> str:
+def _style(machine: Machine, variant: Variant, context: int) -> str:
     return "" if variant.fits(machine, context) else "dim"
 
 
-def conclusions(machine: "Machine", found: "list[Variant]", context: int) -> list[str]:
+def conclusions(machine: Machine, found: list[Variant], context: int) -> list[str]:
     """What the table comes to: the largest models that fit with `context` tokens, in sentences."""
     fitting = [v for v in found if v.fits(machine, context)]
     if not fitting:
@@ -211,16 +247,51 @@ def conclusions(machine: "Machine", found: "list[Variant]", context: int) -> lis
         sentences.append(
             f"The largest that fits at any of these widths: {_about(machine, any_width)}."
         )
-    if machine.bandwidth is not None:
-        sentences.append("Speeds are ceilings: bandwidth over the bytes that each token must read.")
     return sentences
 
 
-def _about(machine: "Machine", variant: "Variant") -> str:
-    from llm_spec.text.untrusted import visible
+def advice(
+    machine: Machine, found: list[Variant], context: int, speed: float, share: float
+) -> list[str]:
+    """What to take for `speed` tokens per second after `context` tokens, where `share` per cent of
+    a ceiling is reached, in sentences: the largest that fits and is as fast, at the most bits."""
+    if machine.bandwidth is None:
+        return []
+    expected = {
+        id(v): share / 100 * ceiling
+        for v in found
+        if v.fits(machine, context) and v.bits >= COMFORTABLE_BITS
+        if (ceiling := v.ceiling(machine, context))
+    }
+    said = [
+        "Speeds are ceilings: bandwidth over the bytes that each token must read. Reckon with "
+        f"{share:g} % of them (--share); `llm-spec measure` says what this machine reaches."
+    ]
+    fitting = [v for v in found if id(v) in expected]
+    wanted = f"{speed:g} tokens per second after {context:,} tokens"
+    if best := max(
+        (v for v in fitting if expected[id(v)] >= speed),
+        key=lambda v: (v.parameters, v.bits),
+        default=None,
+    ):
+        reckoned = f"{expected[id(best)]:.3g} tokens per second to be expected"
+        return [*said, f"For {wanted}: {_about(machine, best)}; {reckoned}."]
+    if fitting:
+        fastest = max(fitting, key=lambda v: expected[id(v)])
+        reckoned = f"makes {expected[id(fastest)]:.3g}"
+        return [*said, f"None is to be expected to make {wanted}; {_visible(fastest)} {reckoned}."]
+    return said
 
+
+def _about(machine: Machine, variant: Variant) -> str:
     return (
-        f"{visible(variant.name)}, {variant.parameters / 1e9:.1f} billion weights in "
+        f"{_visible(variant)}, {variant.parameters / 1e9:.1f} billion weights in "
         f"{show_bytes(variant.weights)} at {variant.width} bits, with up to "
         f"{variant.longest(machine):,} tokens"
     )
+
+
+def _visible(variant: Variant) -> str:
+    from llm_spec.text.untrusted import visible
+
+    return visible(variant.name)  # which may be a directory's, and anybody's choice

@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from llm_spec.ledger.results import write_atomically
-    from llm_spec.model.declare import BadConfig, published
+    from llm_spec.model.config import BadConfig
+    from llm_spec.model.declare import published
     from llm_spec.performance import bandwidth
     from llm_spec.performance.others import OtherPrograms
 

@@ -14,3 +14,7 @@ def text_config(config: Config) -> Config:
     """
     inner = config.get("text_config")
     return cast(Config, inner) if isinstance(inner, Mapping) else config
+
+
+class BadConfig(ValueError):
+    """No model can be declared from this configuration. The text is one sentence."""

@@ -19,7 +19,7 @@ from mlx import nn
 from mlx.utils import tree_map_with_path
 from mlx_lm import utils as mlx_lm_utils
 
-from llm_spec.model.config import text_config
+from llm_spec.model.config import BadConfig, text_config
 
 MODELS = Path(__file__).with_name("models.toml")
 
@@ -28,10 +28,6 @@ MOST_REPEATS = 4096
 
 PACKING = ("quantization", "quantization_config")
 ERRORS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, IndexError, ImportError)
-
-
-class BadConfig(ValueError):
-    """No model can be declared from this configuration. The text is one sentence."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,8 @@ from mlx import nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from llm_spec.model.growth import grown, held
+from llm_spec.model.steps import PREFILL_STEP, Step, pieces
 from llm_spec.observe.hooks import watched
-
-# mlx_lm.generate feeds a prompt in pieces of this many tokens, and its last token by itself.
-PREFILL_STEP = 2048
 
 
 @dataclass(frozen=True)
@@ -44,20 +42,6 @@ class Calls(list[Call]):
         """Whatever else happens in a pass is not looked at."""
 
     entered = cached = fused = normalised = multiplied = multiplied_packed = ignore
-
-
-@dataclass(frozen=True)
-class Step:
-    """One forward pass: `tokens` were fed, and with them `seen` in all.
-
-    After it the caches hold `allocated` bytes, of which the tokens seen so far fill `used`; the
-    rest is room for tokens to come.
-    """
-
-    tokens: int
-    seen: int
-    allocated: int
-    used: int
 
 
 @dataclass(frozen=True)
@@ -89,8 +73,7 @@ def dry_run(
     """
     if prompt < 1:
         raise ValueError(f"A run needs a token to start from, but the prompt has {prompt}.")
-    pieces = [prefill_step] * ((prompt - 1) // prefill_step) + [(prompt - 1) % prefill_step]
-    fed = [piece for piece in pieces if piece] + [1] * generated
+    fed = pieces(prompt, prefill_step) + [1] * generated
     caches, sizes = grown(model, fed) if fed else (make_prompt_cache(model), [])
     before, calls = held(caches), Calls()
     with watched(model, caches, calls):

@@ -18,7 +18,8 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
 from llm_spec.model.accounting import total_bytes
-from llm_spec.model.dry_run import PREFILL_STEP, Call, Step, dry_run
+from llm_spec.model.dry_run import Call, dry_run
+from llm_spec.model.steps import PREFILL_STEP, Step
 
 # Results of one layer that are alive at once, in rows as wide as the layer's widest result and as
 # the hidden state. Counted in a Llama layer (gate, up, activation, product; the residual, its norm,

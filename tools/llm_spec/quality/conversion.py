@@ -11,7 +11,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from llm_spec.model.declare import PACKING, BadConfig, declare
+from llm_spec.model.config import BadConfig
+from llm_spec.model.declare import PACKING, declare
 from llm_spec.model.quantisation import Scheme
 from llm_spec.model.rounding import mean_square
 from llm_spec.model.storage import Arrays, Grid, Way
