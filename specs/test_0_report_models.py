@@ -272,7 +272,7 @@ SHOWN_MODELS = """
 @pytest.mark.browser
 @pytest.mark.claim(id="0.46", falsifier=listen_to_nobody)
 def test_the_model_that_was_picked_is_shown(tmp_path, exhibit):
-    """The models in sight, a list with one entry a panel: at first, and after each choice."""
+    """The models in sight, a list with one entry per panel: at first, and after each choice."""
     with visit(written(tmp_path)) as visited:
         reader = visited.page
         shown = {"at first": reader.evaluate(SHOWN_MODELS)}

@@ -31,7 +31,7 @@ LONG = 1024
 
 @pytest.fixture(scope="module")
 def streaming():
-    """Memory bandwidth, in bytes a second."""
+    """Memory bandwidth, in bytes per second."""
     return bandwidth.streaming()
 
 

@@ -94,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
 def _problem(args: argparse.Namespace) -> str | None:
     """What is wrong with the question, found before a model is loaded."""
     if not 0 <= args.tokens <= MOST:
-        return f"--tokens {args.tokens} cannot be meant: it should be between 0 and {MOST}."
+        return f"--tokens {args.tokens} is out of range: it should be between 0 and {MOST}."
     if not args.text or args.against == "":
         return "The text is empty: write one between quotes."
     output: Path | None = args.output

@@ -76,7 +76,7 @@ def fill(
 
 
 def reloaded(caches: list[Any]) -> list[Any]:
-    """A prompt cache, one entry a layer, saved and loaded again."""
+    """A prompt cache, one entry per layer, saved and loaded again."""
     with tempfile.TemporaryDirectory() as directory:
         file = str(Path(directory) / "cache.safetensors")
         caching.save_prompt_cache(file, caches)

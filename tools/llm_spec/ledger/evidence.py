@@ -101,7 +101,7 @@ class Exhibits:
         self.add("curve", title, x=x, series=dict(series), x_axis=x_axis, y_axis=y_axis)
 
     def tokens(self, strings: Sequence[Mapping[str, object]], tokenizer: str, title: str) -> None:
-        """Strings cut into pieces: `text`, `ids`, `pieces`, and `bytes` (hex, one a piece)."""
+        """Strings cut into pieces: `text`, `ids`, `pieces`, and `bytes` (hex, one per piece)."""
         self.add("tokens", title, tokenizer=tokenizer, strings=strings)
 
 

@@ -123,7 +123,7 @@ class Report:
 
 
 class Results:
-    """Collects what specs report and keeps one row a claim and subject."""
+    """Collects what specs report and keeps one row per claim and subject."""
 
     def __init__(self, ledger: Mapping[str, Claim]) -> None:
         self._ledger = ledger

@@ -114,7 +114,7 @@ def ledger(claims: Iterable[Claim]) -> RenderableType:
     lines = []
     for claim in claims:
         line = Text(f"{claim.id:>5}  ").append(claim.kind, style="bold").append(f"  {claim.says}")
-        line.append(f"\n       plan {claim.plan}; goes red when: {claim.falsifier}", style="dim")
+        line.append(f"\n       plan {claim.plan}; turns red when: {claim.falsifier}", style="dim")
         if claim.corrects:
             line.append(f"\n       the plan says: {claim.corrects}", style="magenta")
         lines.append(line)

@@ -13,7 +13,7 @@ AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT](?:[iI]?[bB])?|[bB])
 
 
 class BadAmount(ValueError):
-    """This is no amount, or one that cannot be meant. The text is one sentence."""
+    """This is not an amount, or an impossible one. The text is one sentence."""
 
 
 def parse_bytes(text: str, what: str, least: float, most: float) -> int:
@@ -24,13 +24,13 @@ def parse_bytes(text: str, what: str, least: float, most: float) -> int:
     """
     match = AMOUNT.fullmatch(text)
     if match is None:
-        raise BadAmount(f"{what} {text!r} is no amount; write it like 36GB.")
+        raise BadAmount(f"{what} {text!r} is not an amount; write it like 36GB.")
     number, unit, _ = match.groups()
     letters = (unit or "GB").upper().removesuffix("B") + "B"
     value = float(number) * FACTORS[letters]
     if not least <= value <= most:
         raise BadAmount(
-            f"{what} {text!r} cannot be meant: it should be between {show_bytes(least)} and "
+            f"{what} {text!r} is out of range: it should be between {show_bytes(least)} and "
             f"{show_bytes(most)}."
         )
     return round(value)

@@ -83,7 +83,7 @@ def attention_statistics(
 
     Args:
         token_ids: one sequence. With a cache, the tokens that follow those in it.
-        cache: one entry a layer; the pass extends it. Which tokens it holds is not known, so
+        cache: one entry per layer; the pass extends it. Which tokens it holds is not known, so
             `induction` then counts only what repeats within `token_ids`.
         verify: check that each layer's maps give its attention output.
 

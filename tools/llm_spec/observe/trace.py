@@ -97,7 +97,7 @@ def trace(
 
     Args:
         token_ids: one sequence. With a cache, the tokens that follow those in it.
-        cache: one entry a layer, as from `make_prompt_cache`; the pass extends it, as always.
+        cache: one entry per layer, as from `make_prompt_cache`; the pass extends it, as always.
         verify: check that every layer's maps give its attention output.
 
     Raises:

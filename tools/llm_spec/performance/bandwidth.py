@@ -1,4 +1,4 @@
-"""What the default device can do: bytes a second from memory, multiplications a second.
+"""What the default device can do: bytes per second from memory, multiplications per second.
 
 Decoding one token at a time reads every weight once and does little with it, so memory bandwidth
 bounds its speed; prefill reuses each weight for many tokens, so matrix throughput bounds it.

@@ -154,7 +154,7 @@ def judge(job: Job, answer: Answer) -> tuple[Verdict, ...]:
 
 
 def ask(respond: Respond, jobs: Iterable[Job], seeds: Sequence[int]) -> list[Trial]:
-    """Put every job to a responder once a seed."""
+    """Put every job to a responder once per seed."""
     trials = []
     for job in jobs:
         for seed in seeds:

@@ -30,7 +30,7 @@ def stored_as(
 
     The matrices are those that `mlx.nn.quantize` would take; `rounding` replaces `round_trip`.
     Yields the bytes that the whole model would take up so stored: quantised matrices at the
-    scheme's bits a weight, all else at 16 bits (32 under `FLOAT32`). Restores the weights on the
+    scheme's bits per weight, all else at 16 bits (32 under `FLOAT32`). Restores the weights on the
     way out. Raises ValueError for a model that is quantised already.
     """
     total = sum(weight.size for _, weight in tree_flatten(model.parameters()))

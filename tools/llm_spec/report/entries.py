@@ -1,4 +1,4 @@
-"""The ledger as the report shows it: one entry a claim, one result a subject."""
+"""The ledger as the report shows it: one entry per claim, one result per subject."""
 
 import re
 from collections import Counter

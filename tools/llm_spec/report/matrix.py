@@ -1,4 +1,4 @@
-"""Which laws hold for which models, as one table: a row a model, a column a law."""
+"""Which laws hold for which models, as one table: a row per model, a column per law."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

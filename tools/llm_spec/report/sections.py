@@ -110,46 +110,46 @@ TEXTS = (
         "tokens",
         "Tokens",
         "A model does not read letters or words but tokens: pieces of text, each with a number. "
-        "Each model cuts the same text its own way.",
+        "Each model splits the same text in its own way.",
     ),
     (
         "embeddings",
         "Embeddings",
-        "Each token's number picks one row of a table, whatever stands around the token.",
+        "Each token's id selects one row of the embedding table, whatever tokens surround it.",
     ),
     (
         "weights",
         "Weights",
-        "Where a model's numbers lie: how many there are, and how many bytes they take as stored.",
+        "How many weights each part of the model has, and how many bytes they take as stored.",
     ),
     (
         "attention",
         "Attention",
-        "Each row is a token that looks back. The darker a cell, the more the token takes from "
-        "the token of that column. A map is shown only if it reproduces its layer's output.",
+        "Each row is a token that attends to earlier ones: the darker a cell, the more it takes "
+        "from the token of that column. A map is shown only if it reproduces its layer's output.",
     ),
     (
         "residual",
         "Residual stream",
-        "What each layer leaves for the next: how far context has moved a token's state, and "
+        "What each layer passes to the next: how far context has moved a token's hidden state, and "
         "which token the model would predict if it stopped there.",
     ),
     (
         "predictions",
         "Probabilities",
         "How likely each token of the vocabulary is to come next. "
-        "The sliders do what the sampler does, in its order.",
+        "The sliders apply the sampler's filters in the sampler's order.",
     ),
     (
         "generation",
         "Generation",
-        "The same forward pass, over and over: predict, pick, append. "
-        "The fainter a token, the less sure the model was.",
+        "The same forward pass, again and again: predict, pick, append. "
+        "The fainter a token, the lower its probability.",
     ),
     (
         "cache",
         "KV cache",
-        "Keys and values of earlier tokens are kept, so that each new token costs one step.",
+        "The keys and values of earlier tokens are kept, so each new token costs one decode step.",
     ),
     (
         "speed",
@@ -159,18 +159,17 @@ TEXTS = (
     (
         "memory",
         "Memory",
-        "What weights and caches take, predicted and measured; and what fits in your machine.",
+        "Memory of weights and KV caches, predicted and measured; and what fits in your machine.",
     ),
     (
         "quantisation",
         "Quantisation",
-        "What is lost when weights take fewer bits, measured on the same text "
-        "against the highest precision.",
+        "What fewer bits per weight cost, measured on the same text against the highest precision.",
     ),
     (
         "assistant",
         "Assistant",
-        "The plan's jobs done by each candidate, held to criteria that a program can check.",
+        "The plan's jobs done by each candidate, judged by criteria that a program can check.",
     ),
     (
         "laws",

@@ -91,7 +91,7 @@ def packed_attention_is_attention() -> Finding:
 
 
 def _masks(length: int, total: int) -> list[Any]:
-    """No mask, causal ones in all spellings, and one a row, as batches have it."""
+    """No mask, causal ones in all spellings, and one per row, as batches have it."""
     causal = mx.arange(total - length, total)[:, None] >= mx.arange(total)[None]
     padding = mx.array([0, 2, 3])[:, None, None, None] <= mx.arange(total)
     added = mx.where(causal, 0.0, -1e9)
@@ -116,7 +116,7 @@ def _attention(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, mask: 
 def rotations_know_their_place() -> Finding:
     """Every kind of rotary embedding rotates a token by its position alone: in one piece or in
     several, in rows that started at different times; and leaves its input as it was. The dynamic
-    kind turns more slowly once a text is longer than the model was made for."""
+    kind rotates more slowly once a text is longer than the model's context."""
     rng = np.random.default_rng(0)
     x = mx.array(rng.standard_normal((2, 3, 48, WIDTH)), mx.float32)
     before = np.array(x)

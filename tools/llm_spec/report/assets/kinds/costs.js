@@ -86,6 +86,6 @@ Object.assign(TABLES, {
     it.rows.map((row) => [row.name, row.predicted, row.measured, row.how ?? ""])],
   roofline: (it) => [["work", "FLOP/byte", "FLOP/s", "tokens/s", "tokens/s at most", "share of the ceiling"],
     it.points.map((p) => [p.name, p.intensity, p.flops, p.tokens_per_s, p.ceiling_tokens_per_s, percent(p.share)])],
-  ladder: (it) => [["rung", "bytes", "bits a weight", "bits per byte", "mean KL", "p99 KL", "top tokens changed", "tokens/s"],
+  ladder: (it) => [["rung", "bytes", "bits per weight", "bits per byte", "mean KL", "p99 KL", "top tokens changed", "tokens/s"],
     it.rungs.map((r) => [r.name, r.bytes, r.bits_per_weight, r.bits_per_byte, r.kl_mean, r.kl_p99, percent(r.flips), r.tokens_per_s])],
 });
