@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fixtures.doubles.lying_wire import LyingWire, of_choice, without
-from fixtures.models.served import hold_to_library
 from llm_spec.serving.client import COMPLETIONS
 
 CROWD = ("a", "the cat", "Rust is", "one two three four", "to be or not to be", "b c d e f g",
@@ -31,6 +30,7 @@ def give_what_those_who_left_missed(served):
     return {"served": served.through(LyingWire(answer=of_choice(mixed)))}
 
 
+@pytest.mark.protocol
 @pytest.mark.claim(id="10.24", falsifier=give_what_those_who_left_missed)
 def test_among_16_clients_of_whom_some_leave_and_some_are_late_each_gets_its_answer(
     served, exhibit
@@ -62,7 +62,7 @@ def test_among_16_clients_of_whom_some_leave_and_some_are_late_each_gets_its_ans
     rows = list(zip(CROWD, again, alone, strict=True))
     assert texts.count(None) == 4, "four clients should leave"
     assert len(set(alone)) == len(alone), "two prompts have one answer: mixed up or not?"
-    hold_to_library(exhibit, rows, "answers")
+    served.hold(exhibit, rows, "answers")
 
 
 def settings_of_the_one_before(served):
@@ -99,7 +99,7 @@ def test_requests_at_once_keep_their_own_biases_and_penalties(served, exhibit):
         texts = list(clients.map(ask, given))
     assert len(set(alone)) == len(alone), "two settings have one answer: mixed up or not?"
     rows = [(str(each), *pair) for each, *pair in zip(given, texts, alone, strict=True)]
-    hold_to_library(exhibit, rows, "answers")
+    served.hold(exhibit, rows, "answers")
 
 
 def draw_without_the_seed(served):
@@ -122,7 +122,7 @@ def test_a_seed_gives_the_librarys_draw_beside_other_requests(served, exhibit):
             text = list(clients.map(ask, (None, None, seed, None, None)))[2]
         rows.append((f"seed {seed}", text, served.library(ids, n, seed=seed, temp=2.0).text))
     assert len({said for *_, said in rows}) == 2, "two seeds do not give two texts"
-    hold_to_library(exhibit, rows, "seeded draws")
+    served.hold(exhibit, rows, "seeded draws")
 
 
 def keep_the_first_answer(served):
@@ -135,6 +135,7 @@ def keep_the_first_answer(served):
     return {"served": served.through(LyingWire(answer=of_choice(known)))}
 
 
+@pytest.mark.protocol
 @pytest.mark.claim(id="10.27", falsifier=keep_the_first_answer)
 def test_a_prompt_that_the_prompt_cache_has_dropped_gets_its_answer_again(served, exhibit):
     """Asked, pushed out by 11 others (the server keeps 10 by default), and asked again."""
@@ -142,7 +143,8 @@ def test_a_prompt_that_the_prompt_cache_has_dropped_gets_its_answer_again(served
     rows, cached = [], []
     for prompt in prompts:
         answer = served.client.complete(prompt, max_tokens=TOKENS // 2)
-        cached.append(answer.body["usage"].get("prompt_tokens_details", {}).get("cached_tokens", 0))
+        details = answer.body["usage"].get("prompt_tokens_details") or {}
+        cached.append(details.get("cached_tokens", "an unknown number of"))
         rows.append((prompt, answer.text, served.library(served.encode(prompt), TOKENS // 2).text))
     exhibit.text(f"{cached[-1]} tokens of the last prompt came out of the cache", "cached")
-    hold_to_library(exhibit, rows, "answers")
+    served.hold(exhibit, rows, "answers")

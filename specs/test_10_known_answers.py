@@ -11,7 +11,6 @@ import pytest
 from fixtures.doubles.lying_wire import LyingWire, changed, of_choice, without
 from fixtures.models import known_breakage
 from fixtures.models.known_breakage import KnownBreakage
-from fixtures.models.served import hold_to_library
 from fixtures.synthetic.served_directory import write_draft
 from llm_spec.serving.client import CHAT, COMPLETIONS, NotAnAnswer
 from llm_spec.text.untrusted import one_line
@@ -41,7 +40,7 @@ def test_a_draft_model_changes_nothing_in_the_answer(served, tmp_path, exhibit):
         answer = served.client.complete(prompt, max_tokens=TOKENS, draft_model=draft)
         said = served.library(served.encode(prompt), TOKENS)
         rows.append((prompt, answer.text, said.text))
-    hold_to_library(exhibit, rows, "answers")
+    served.hold(exhibit, rows, "answers")
 
 
 @pytest.mark.xfail(

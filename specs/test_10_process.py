@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from fixtures.doubles.lying_wire import LyingWire, changed
-from fixtures.models.served import hold_to_library
 from llm_spec.serving import NotServing, Server
 from llm_spec.serving.client import CHAT, COMPLETIONS
 
@@ -29,6 +28,7 @@ def cut_long_texts(served):
     return {"served": served.through(lost)}
 
 
+@pytest.mark.protocol
 @pytest.mark.claim(id="10.36", falsifier=cut_long_texts)
 def test_a_body_of_10_mb_is_read_whole(served, exhibit):
     """Once without an end, which is refused in JSON, and once valid, which is answered; each time
@@ -111,6 +111,7 @@ def answer_a_token_less(served):
     return {"served": served.through(LyingWire(ask=changed(max_tokens=TOKENS - 1)))}
 
 
+@pytest.mark.protocol
 @pytest.mark.claim(id="10.39", falsifier=answer_a_token_less)
 def test_openais_own_client_reads_the_answers(served, exhibit):
     """Whole and streamed, of both kinds, through the package `openai`."""
@@ -120,16 +121,17 @@ def test_openais_own_client_reads_the_answers(served, exhibit):
         http_client=served.client.http,
     )  # fmt: skip
     turns = [{"role": "user", "content": "who are you"}]
-    settings = {"model": "default_model", "max_tokens": TOKENS, "temperature": 0}
-    completion = client.completions.create(prompt="the cat", **settings)
-    chat = client.chat.completions.create(messages=turns, **settings)
-    pieces = client.chat.completions.create(messages=turns, stream=True, **settings)
-    streamed = "".join(piece.choices[0].delta.content or "" for piece in pieces)
-    said = served.library(served.encode("the cat"), TOKENS).text
-    told = served.library(served.render(turns), TOKENS).text
-    rows = [
-        (COMPLETIONS, completion.choices[0].text, said),
-        (CHAT, chat.choices[0].message.content, told),
-        (f"{CHAT}, streamed", streamed, told),
-    ]
-    hold_to_library(exhibit, rows, "answers")
+    settings = {
+        "model": "default_model", "temperature": 0, **served.client.settings, "max_tokens": TOKENS
+    }  # fmt: skip
+    told, rows = served.library(served.render(turns), TOKENS).text, []
+    if COMPLETIONS not in served.client.lacking:
+        text = client.completions.create(prompt="the cat", **settings).choices[0].text
+        said = served.library(served.encode("the cat"), TOKENS).text
+        rows.append((COMPLETIONS, text, said))
+    if CHAT not in served.client.lacking:
+        chat = client.chat.completions.create(messages=turns, **settings)
+        pieces = client.chat.completions.create(messages=turns, stream=True, **settings)
+        streamed = "".join(c.delta.content or "" for piece in pieces for c in piece.choices)
+        rows += [(CHAT, chat.choices[0].message.content, told), ("streamed", streamed, told)]
+    served.hold(exhibit, rows, "answers")

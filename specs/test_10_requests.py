@@ -8,7 +8,6 @@ import json
 import pytest
 
 from fixtures.doubles.lying_wire import LyingWire, changed, of_choice, without
-from fixtures.models.served import hold_to_library
 from llm_spec.serving.client import CHAT, COMPLETIONS
 
 PROMPTS = ("the cat sat on the mat", "Rust", "one two three four five six seven", "a")
@@ -31,6 +30,7 @@ def count_the_answer_twice(served):
     return {"served": served.through(LyingWire(answer=twice))}
 
 
+@pytest.mark.protocol
 @pytest.mark.claim(id="10.6", falsifier=count_the_answer_twice)
 def test_usage_counts_the_tokens_that_went_in_and_came_out(served, exhibit):
     """Also of the second of two equal prompts, which comes out of the prompt cache."""
@@ -55,6 +55,7 @@ def call_every_end_a_stop(served):
     return {"served": served.through(LyingWire(answer=stopped))}
 
 
+@pytest.mark.protocol
 @pytest.mark.claim(id="10.7", falsifier=call_every_end_a_stop)
 def test_an_answer_ends_at_max_tokens_or_at_the_end_of_sequence_and_says_which(served, exhibit):
     """A bias makes the end of sequence the likeliest token; without it the text goes on."""
@@ -91,7 +92,7 @@ def test_a_seed_gives_the_librarys_draw_and_gives_it_again(served, exhibit):
         rows.append((f"seed {seed}", answer.text, said.text))
         served.client.complete("something else", max_tokens=2, temperature=1.0)
     assert len({said for _, _, said in rows}) == 3, "three seeds do not give three texts"
-    hold_to_library(exhibit, rows, "seeded draws")
+    served.hold(exhibit, rows, "seeded draws")
 
 
 SAMPLING = ({"temperature": 0.5}, {"top_p": 0.5}, {"top_k": 2}, {"min_p": 0.5})
@@ -116,7 +117,7 @@ def test_sampling_settings_reach_the_librarys_sampler(served, exhibit):
         )  # fmt: skip
         rows.append((str(setting), answer.text, said.text))
     assert len({said for _, _, said in rows}) == len(rows), "a setting changes nothing"
-    hold_to_library(exhibit, rows, "draws")
+    served.hold(exhibit, rows, "draws")
 
 
 PENALTIES = ({"repetition_penalty": 1.8}, {"presence_penalty": 6.0}, {"frequency_penalty": 4.0})
@@ -139,7 +140,7 @@ def test_biases_and_penalties_reach_the_librarys_logits_processors(served, exhib
         rows.append((str(setting), answer.text, said.text))
     plain = rows[0][2]
     assert all(said != plain for _, _, said in rows[1:]), "a setting changes nothing"
-    hold_to_library(exhibit, rows, "biased texts")
+    served.hold(exhibit, rows, "biased texts")
 
 
 MESSAGES = [{"role": "user", "content": "a"}]
@@ -213,6 +214,7 @@ def answer_the_one_who_left(served):
     return {"served": served.through(LyingWire(ask=changed(prompt="tell me a long tale")))}
 
 
+@pytest.mark.protocol
 @pytest.mark.claim(id="10.14", falsifier=answer_the_one_who_left)
 def test_after_a_client_that_leaves_the_next_is_served(served, exhibit):
     """Three clients close the connection when their stream begins; then three prompts are asked."""
@@ -221,4 +223,4 @@ def test_after_a_client_that_leaves_the_next_is_served(served, exhibit):
         served.client.leave(COMPLETIONS, {"prompt": "tell me a long tale", "max_tokens": 64})
         answer = served.client.complete(prompt, max_tokens=TOKENS)
         rows.append((prompt, answer.text, served.library(served.encode(prompt), TOKENS).text))
-    hold_to_library(exhibit, rows, "answers")
+    served.hold(exhibit, rows, "answers")

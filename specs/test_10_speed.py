@@ -33,6 +33,7 @@ def hold_the_stream_back(served):
 
 
 @pytest.mark.slow
+@pytest.mark.protocol
 @pytest.mark.claim(id="10.40", falsifier=hold_the_stream_back)
 def test_a_stream_begins_long_before_it_ends(served, exhibit):
     """The time to the first chunk, as a share of the time of the whole stream of 64 tokens."""

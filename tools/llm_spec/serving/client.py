@@ -1,7 +1,7 @@
 """A client of the OpenAI protocol, as `/v1/completions` and `/v1/chat/completions` speak it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -11,11 +11,16 @@ import httpx2
 
 from llm_spec.text.untrusted import one_line
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
 
 class NotAnAnswer(Exception):
     """The server gave no answer of the protocol. The text says what it gave, in one sentence."""
+
+
+class NotOffered(Exception):
+    """The server is known not to offer what is asked. The text says so in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +80,23 @@ class Client:
         seconds: the longest silence of the server.
         wire: what carries the requests; httpx2's own by default.
         settings: what every request asks for that does not say otherwise, such as a model.
+        lacking: a sentence for each path that the server does not offer: a request to it raises
+            `NotOffered`.
+        why: a sentence more for a request that gets no answer, such as the server's last words.
 
     `http` is what sends: it can be given to other clients of the same server.
     """
 
     def __init__(
         self, url: str, seconds: float = 60, wire: httpx2.BaseTransport | None = None,
-        settings: Mapping[str, Any] = MappingProxyType({}),
+        settings: Mapping[str, Any] = NOTHING, lacking: Mapping[str, str] = NOTHING,
+        why: Callable[[], str] = str,
     ) -> None:  # fmt: skip
-        self.settings = dict(settings)
+        self.settings, self.lacking, self._why = dict(settings), lacking, why
         # Proxies that the environment names are for the network, not for this machine.
         self.http = httpx2.Client(
             base_url=url, timeout=seconds, transport=wire, trust_env=False,
-            headers={"Connection": "close"},
+            headers={"Connection": "close", "Content-Type": "application/json"},
         )  # fmt: skip
 
     def close(self) -> None:
@@ -95,11 +104,19 @@ class Client:
 
     def complete(self, prompt: str, **settings: Any) -> Answer:
         """What follows `prompt`. Raises `NotAnAnswer`, also for a status that is no success."""
-        return self._asked(COMPLETIONS, {"prompt": prompt, **settings})
+        return self.ask(COMPLETIONS, {"prompt": prompt, **settings})
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Answer:
         """The answer to `messages`. Raises `NotAnAnswer`, also for a status that is no success."""
-        return self._asked(CHAT, {"messages": messages, **settings})
+        return self.ask(CHAT, {"messages": messages, **settings})
+
+    def ask(self, path: str, body: Mapping[str, Any]) -> Answer:
+        """The answer to `body`. Raises `NotAnAnswer`, also for a status that is no success."""
+        answer = self.post(path, json.dumps({**self.settings, **body}).encode())
+        if answer.status != 200:
+            said = one_line(json.dumps(answer.body))
+            raise NotAnAnswer(f"status {answer.status} for a valid request: {said}.")
+        return answer
 
     def pieces(self, path: str, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """The chunks of a streamed answer, in order. Raises `NotAnAnswer` for anything else, and
@@ -133,19 +150,16 @@ class Client:
             chunks = (line for line in response.iter_lines() if line.startswith("data: "))
             return len(list(islice(chunks, after)))
 
-    def _asked(self, path: str, body: Mapping[str, Any]) -> Answer:
-        answer = self.post(path, json.dumps({**self.settings, **body}).encode())
-        if answer.status != 200:
-            said = one_line(json.dumps(answer.body))
-            raise NotAnAnswer(f"status {answer.status} for a valid request: {said}.")
-        return answer
-
     def _sent(self, method: str, path: str, content: bytes | None = None) -> httpx2.Response:
+        if path in self.lacking:
+            raise NotOffered(self.lacking[path])
         try:
             return self.http.request(method, path, content=content)
         except httpx2.HTTPError as error:
             said = one_line(str(error)) or type(error).__name__
-            raise NotAnAnswer(f"no answer to {method} {path}: {said}.") from error
+            raise NotAnAnswer(
+                f"no answer to {method} {path}: {said}. {self._why()}".rstrip()
+            ) from error
 
 
 def _object(text: str, status: int) -> Mapping[str, Any]:

@@ -74,6 +74,16 @@ class Server:
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
+    def last_words(self, seconds: float = 0.5) -> str:
+        """How it ended and the last line that it printed, in one sentence; nothing if it still runs
+        after `seconds`."""
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return ""
+        last = one_line((self.log().strip().splitlines() or ["nothing"])[-1])
+        return f"The server ended with exit code {code}; it said: {last}."
+
     def interrupt(self, seconds: float) -> int:
         """Press Ctrl-C: the exit code. Raises `NotServing` if it still runs after `seconds`."""
         self._process.send_signal(signal.SIGINT)
@@ -86,17 +96,15 @@ class Server:
         start = time.monotonic()
         with httpx2.Client(base_url=self.url, timeout=1, trust_env=False) as http:
             while time.monotonic() - start < seconds:
-                code = self._process.poll()
-                if code is not None:
-                    last = one_line((self.log().strip().splitlines() or ["nothing"])[-1])
-                    raise NotServing(f"The server ended with exit code {code}; it said: {last}.")
+                if not self.is_running:
+                    raise NotServing(self.last_words())
                 try:
                     if http.get("/health").status_code == 200:
                         return
                 except httpx2.HTTPError:
                     pass  # it does not listen yet
                 time.sleep(0.05)
-        raise NotServing(f"The server was not healthy within {seconds:.0f} s.")
+        raise NotServing(f"The server was not healthy within {seconds:g} s.")
 
 
 def free_port() -> int:
