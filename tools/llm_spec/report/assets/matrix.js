@@ -11,7 +11,7 @@ function offerMatrix(element) {
   function tell(cell) {
     const { name } = rows.find(({ row }) => row === cell.parentElement);
     const link = laws[cell.cellIndex - 1];
-    readout.replaceChildren(token(name), ` · ${link.textContent} ${link.title}: `, make("strong", {}, cell.dataset.says ?? "not asked of it"));
+    readout.replaceChildren(token(name), ` · ${link.textContent} ${link.title}: `, make("strong", {}, cell.dataset.says ?? "not checked"));
   }
   function reach(cell) {
     at?.removeAttribute("tabindex");
