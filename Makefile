@@ -1,6 +1,6 @@
 # make verify   install into .venv, fetch the embedded model once, check every fast claim
 # make test     all that CI runs: lint, types, specs, the suite's own slow checks
-# make idle     measurements that want an idle machine for an hour
+# make idle     measurements that need an idle machine for an hour
 # make sweep    every architecture of mlx-lm against every law
 # make update-snapshots   record facts anew; read the diff before you commit it
 
