@@ -26,7 +26,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json")
     parser.add_argument(
         "--memory", metavar="SIZE",
-        help="what a model may take, such as 24GB (default: whoever ran fits)",
+        help="memory that a model may use, such as 24GB (default: every model that ran fits)",
     )  # fmt: skip
     parser.add_argument(
         "--within", type=_positive, default=WITHIN_S, metavar="SECONDS",

@@ -231,7 +231,7 @@ def _style(machine: Machine, variant: Variant, context: int) -> str:
 
 
 def conclusions(machine: Machine, found: list[Variant], context: int) -> list[str]:
-    """What the table comes to: the largest models that fit with `context` tokens, in sentences."""
+    """A summary of the table: the largest models that fit with `context` tokens, in sentences."""
     fitting = [v for v in found if v.fits(machine, context)]
     if not fitting:
         return [f"None of these fits with {context:,} tokens."]

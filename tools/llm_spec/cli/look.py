@@ -19,7 +19,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "look",
         help="show what a model makes of a text: tokens, embeddings, attention, probabilities",
         description="Runs a text through a model once and shows tokens, embeddings, attention, "
-        "what each layer would say next, the likeliest next tokens, and what the model writes.",
+        "the logit lens, the most likely next tokens, and the text that the model generates.",
     )
     parser.add_argument("text", help="what the model reads, between quotes")
     parser.add_argument(

@@ -83,7 +83,7 @@ def _check_weights(root: Path) -> None:
         tensors = read_header(root / WEIGHTS).tensors
     except (OSError, ValueError) as error:
         text = str(error).removeprefix(f"{WEIGHTS}: ")
-        raise BadModel(f"{WEIGHTS} is damaged: {text}; fetch it anew.") from error
+        raise BadModel(f"{WEIGHTS} is damaged: {text}; fetch it again.") from error
     if not tensors:
         raise BadModel(f"{WEIGHTS} holds no tensor, so there is nothing to adapt with.")
     for name, tensor in tensors.items():

@@ -131,7 +131,7 @@ def opened(root: Path, name: str) -> os.stat_result:
         status = target.stat()
     except (OSError, RuntimeError) as error:
         raise BadModel(
-            f"{quoted(name)} is a link that leads nowhere: fetch the model anew."
+            f"{quoted(name)} is a link that leads nowhere: fetch the model again."
         ) from error
     if not any(target.is_relative_to(home) for home in _homes(root)):
         raise BadModel(

@@ -38,7 +38,7 @@ def check(found: Files, config: Mapping[str, Any]) -> list[str]:
         content = json.loads((found.root / NAME).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         where = f"{error.msg} in line {error.lineno}"
-        return [f"{NAME} is not JSON: {where}: mlx-lm ignores it; fetch it anew or delete it."]
+        return [f"{NAME} is not JSON: {where}: mlx-lm ignores it; fetch it again or delete it."]
     except (OSError, ValueError, RecursionError):
         content = read_json(found.root / NAME)  # tells what is wrong
     if not isinstance(content, dict):

@@ -45,7 +45,7 @@ def check(found: Files, config: Mapping[str, Any], *, free: int | None, unpacked
             header = read_header(found.root / name)
         except (OSError, ValueError) as error:
             text = str(error).removeprefix(f"{name}: ")
-            raise BadModel(f"{name} is damaged: {text}; fetch it anew.") from error
+            raise BadModel(f"{name} is damaged: {text}; fetch it again.") from error
         if twice := tensors.keys() & header.tensors.keys():
             raise BadModel(
                 f"{stray or name} repeats the tensor {quoted(min(twice))} of another file"

@@ -151,7 +151,7 @@ def expected_rows(model: nn.Module, prompt: list[int], tokens: list[int]) -> np.
 
 def distance_from_greedy(tokens: list[int], logprobs: np.ndarray, expected: np.ndarray) -> float:
     """Distance of a row's log-probabilities from those that one pass over its text gives,
-    (tokens, vocabulary); infinite where a token is not the likeliest."""
+    (tokens, vocabulary); infinite where a token is not the argmax."""
     if tokens != logprobs.argmax(axis=-1).tolist():
         return float("inf")
     return distances.distance(logprobs, expected)

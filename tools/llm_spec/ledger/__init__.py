@@ -1,1 +1,1 @@
-"""What was claimed, what was seen, and what became of it."""
+"""Claims, evidence and verdicts."""

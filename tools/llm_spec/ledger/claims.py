@@ -56,12 +56,12 @@ def read_ledger(path: Path) -> dict[str, Claim]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise LedgerError(f"{path.name} cannot be read: {error}.") from error
     if unknown := document.keys() - {"claim"}:
-        raise LedgerError(f"{path.name}: {min(unknown)!r} is no table; write [[claim]].")
+        raise LedgerError(f"{path.name}: {min(unknown)!r} is not a known table; write [[claim]].")
     claims: dict[str, Claim] = {}
     for entry in document.get("claim", ()):
         claim = _claim(entry, path.name)
         if claim.id in claims:
-            raise LedgerError(f"{path.name}: claim {claim.id} stands there twice.")
+            raise LedgerError(f"{path.name}: claim {claim.id} is defined twice.")
         claims[claim.id] = claim
     return dict(sorted(claims.items(), key=lambda item: item[1].order))
 

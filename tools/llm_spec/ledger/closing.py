@@ -84,7 +84,7 @@ def _inconclusive(rows: Sequence[Row]) -> Sequence[RenderableType]:
 
 
 def _refuted(rows: Sequence[Row]) -> Sequence[RenderableType]:
-    """Every refutation that nobody knew, with all that was seen. Known faults are only counted."""
+    """Every new refutation with its evidence. Known faults are only counted."""
     new = [row for row in rows if row.verdict == "refuted" and not row.known]
     return [terminal.entry(group) for group in terminal.groups(new)]
 

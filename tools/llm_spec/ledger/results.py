@@ -32,19 +32,19 @@ PACKAGES = ("mlx", "mlx-lm", "transformers", "tokenizers", "huggingface_hub", "n
 
 
 def told(reason: str | None, known: bool) -> str | None:
-    """A reason as it is told: where the fault is documented, that comes first."""
+    """A reason as it is shown: a documented fault says so first."""
     return f"known: {reason}" if known else reason
 
 
 def beside_expected(measured: str | None, expected: str | None) -> str | None:
     """What was measured, each figure with what it should be: `distance = 4.2e-7 (at most 1e-5)`.
 
-    What is just as it should be is not told twice. Both are what a row holds of all its figures.
+    A figure that equals its expected value is shown once. Both arguments are fields of a row.
     """
     if not measured or not expected:
         return measured
     figures, due = measured.split("; "), expected.split("; ")
-    if len(figures) != len(due):  # a figure holds a semicolon: they cannot be told apart
+    if len(figures) != len(due):  # a figure holds a semicolon: the parts cannot be paired
         return f"{measured} ({expected})" if len(due) == 1 else measured
     pairs = zip(figures, due, strict=True)
     return "; ".join(f if f.endswith(f"= {d}") else f"{f} ({d})" for f, d in pairs)
@@ -68,7 +68,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """The worst outcome counts; a claim nobody ran, or whose run was skipped, is not run."""
+        """The worst outcome counts; a claim that no spec ran, or only skipped specs, is not run."""
         for verdict in ("refuted", "inconclusive", "verified"):
             if verdict in self.outcomes:
                 return verdict
@@ -76,7 +76,7 @@ class Row:
 
     @property
     def why(self) -> str | None:
-        """The reason as it is told."""
+        """The reason as it is shown."""
         return told(self.reason, self.known)
 
     @property
@@ -106,7 +106,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What became of one run of a spec."""
+    """The outcome of one run of a spec."""
 
     outcome: Literal["passed", "failed", "skipped"]
     records: Sequence[Record]

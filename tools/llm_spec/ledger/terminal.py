@@ -20,7 +20,7 @@ from llm_spec.text.untrusted import visible
 
 STYLES = {"verified": "green", "refuted": "bold red", "inconclusive": "yellow", "not run": "dim"}
 FEW = 8
-"""So many subjects of a claim are named, and so many reasons told; the report has them all."""
+"""At most so many subjects of a claim and reasons are shown; the report has them all."""
 
 
 def render(renderable: RenderableType, width: int, colour: bool) -> str:
@@ -92,7 +92,7 @@ def entry(group: Sequence[Row]) -> RenderableType:
 
 
 def _reasons(group: Sequence[Row]) -> list[str]:
-    """Why a claim is refuted and on which subjects; what nobody knew first, and never left out."""
+    """Why a claim is refuted and on which subjects; new faults come first and are all shown."""
     by_reason: dict[str, list[Row]] = {}
     for row in sorted(group, key=lambda row: row.known):
         by_reason.setdefault(row.why or "no reason was given", []).append(row)

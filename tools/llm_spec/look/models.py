@@ -39,7 +39,7 @@ class Opened:
     model: nn.Module
     tokenizer: Any
     notes: list[str]
-    """Sentences about what is odd about the model, to be told beside what is seen."""
+    """Sentences about oddities of the model, shown beside the rest."""
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Step:
-    """One generated token: the likeliest, and those that came after it."""
+    """One generated token: the most likely one, and its runners-up."""
 
     chosen: Candidate
     runners_up: list[Candidate]
@@ -66,9 +66,9 @@ class Look:
     seen: Trace
     tokens: list[Token]
     lens: list[list[list[Candidate]]]
-    """[layer][position]: the likeliest next tokens, read out after that layer."""
+    """[layer][position]: the most likely next tokens, read out after that layer."""
     next: list[Candidate]
-    """The likeliest next tokens after the whole text, in descending order."""
+    """The most likely next tokens after the whole text, in descending order."""
     steps: list[Step]
     ended: bool
     """Whether the model ended its reply by itself."""
@@ -146,7 +146,7 @@ def _templated(model: Opened, text: str) -> list[int]:
 
 
 def likeliest(tokenizer: Any, logits: np.ndarray, count: int) -> list[Candidate]:
-    """The `count` likeliest tokens by the softmax of `logits` (vocabulary,), in descending order;
+    """The `count` most likely tokens by the softmax of `logits` (vocabulary,), in descending order;
     of equal ones the lower id first, as argmax has it."""
     probabilities = softmax(logits)
     few = np.argpartition(-logits, min(count, len(logits) - 1))[:count]

@@ -17,7 +17,7 @@ from llm_spec.text.untrusted import piece, visible
 PIECES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green",
           "black on bright_magenta")  # fmt: skip
 LINES = 12
-"""Tokens whose embedding is told on a line of its own; the page has them all."""
+"""Tokens whose embedding has a line of its own; the page has them all."""
 
 
 def render(model: str, looks: Sequence[Look]) -> RenderableType:
@@ -118,7 +118,7 @@ def _generated(look: Look) -> RenderableType:
     unsure = sorted(look.steps, key=lambda step: step.chosen.probability)[:3]
     ended = ", where it ends by itself" if look.ended else ""
     lines = [
-        _heading(f"{len(look.steps)} tokens generated, always the likeliest{ended}"),
+        _heading(f"{len(look.steps)} tokens generated greedily{ended}"),
         _pieces([(s.chosen.token, f"{s.chosen.probability:.0%}") for s in look.steps]),
         Text("  Least sure:", style="dim"),
     ]

@@ -1,4 +1,4 @@
-"""How a tokenizer cuts text: ids, pieces, and the bytes that each piece stands for.
+"""How a tokenizer splits text: ids, pieces, and the bytes that each piece stands for.
 
 A piece that holds part of a character decodes to U+FFFD on its own. Its bytes are found through
 the byte-level alphabet in which GPT-2's family of tokenizers writes its vocabulary, so that a

@@ -35,7 +35,7 @@ def is_top_k(kept: np.ndarray, probabilities: np.ndarray, k: int) -> bool:
 
 
 def top_p(probabilities: np.ndarray, p: float) -> np.ndarray:
-    """The nucleus, as booleans: the fewest likeliest tokens whose probabilities add up to `p`.
+    """The nucleus, as booleans: the smallest set of most likely tokens that add up to `p`.
 
     Tokens as likely as the last of them stay with it, so that the set does not depend on order.
     Source: Holtzman et al. 2020, arXiv 1904.09751, section 3.1.
@@ -47,7 +47,7 @@ def top_p(probabilities: np.ndarray, p: float) -> np.ndarray:
 
 
 def min_p(probabilities: np.ndarray, p: float) -> np.ndarray:
-    """As booleans, the tokens at least `p` times as likely as the likeliest.
+    """As booleans, the tokens at least `p` times as likely as the most likely one.
 
     Source: Nguyen et al. 2024, arXiv 2407.01082.
     """
@@ -84,7 +84,7 @@ def chi_square(counts: np.ndarray, probabilities: np.ndarray, fewest: float = 5.
         The p-value: 0 where a token of probability zero was drawn.
 
     Raises:
-        ValueError: fewer than two outcomes are likely enough to be told apart.
+        ValueError: fewer than two outcomes are likely enough to be compared.
     """
     if counts[probabilities == 0].sum() > 0:
         return 0.0

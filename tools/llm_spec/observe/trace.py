@@ -4,7 +4,7 @@ map, logits.
     seen = trace(model, tokenizer.encode("The capital of France is"))
     seen.attention[0][3]  # layer 0, head 3: (queries, keys)
 
-The pass computes exactly what it computes untraced. A map is handed out only after it gave the
+The pass computes exactly what it computes untraced. A map is returned only after it gave the
 layer's own attention output; where that fails the trace raises, and says by how much.
 """
 

@@ -68,7 +68,7 @@ def rates(prompt: int, start: float, arrivals: Sequence[float]) -> Run:
 def run_once(model: nn.Module, prompt: Sequence[int], generated: int) -> Run:
     """Generate `generated` tokens greedily from `prompt` and time both phases.
 
-    Every token is waited for: generate_step hands out plain integers. Raises ValueError for fewer
+    Every token is waited for: generate_step returns plain integers. Raises ValueError for fewer
     than two tokens, because one has no rate.
     """
     if generated < 2 or not prompt:

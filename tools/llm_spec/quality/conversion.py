@@ -1,4 +1,4 @@
-"""A conversion held to its source on disk, tensor by tensor: what became of each.
+"""A conversion compared with its source on disk, tensor by tensor: the fate of each.
 
 Files alone are read, and mlx-lm renames what they hold; no other library has to know the model.
 """
@@ -27,7 +27,7 @@ MOVED = ("missing", "not in the source", "another shape", "transposed", "permute
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of one tensor of the source."""
+    """The fate of one tensor of the source."""
 
     name: str
     kind: str
@@ -88,7 +88,7 @@ def read(directory: Path, config: Mapping[str, Any]) -> OnDisk:
 
 
 def fates(ours: OnDisk, source: OnDisk) -> list[Fate]:
-    """What became of each tensor of the source, and what was added; the worst first."""
+    """The fate of each tensor of the source, and added tensors; the worst first."""
     found = []
     for name in source.tensors.keys() | ours.tensors.keys():
         if name not in ours.tensors:

@@ -38,7 +38,7 @@ class Encoded:
 class Divergence:
     """How far a model's predictions are from a reference's, over paired positions.
 
-    KL(reference ‖ model) is in nats a token. A flip is a position whose likeliest token differs.
+    KL(reference ‖ model) is in nats per token. A flip is a position whose top token differs.
     """
 
     positions: int
@@ -56,7 +56,7 @@ class Divergence:
 
     @property
     def top1_agreement(self) -> float:
-        """Return the share of positions, 0 to 1, at which both name the same likeliest token."""
+        """Return the share of positions, 0 to 1, at which both have the same top token."""
         return 1 - self.flips / self.positions
 
 
@@ -135,7 +135,7 @@ def divergence(reference_logits: mx.array, logits: mx.array) -> Divergence:
 
 
 def position_kl(reference_logits: mx.array, logits: mx.array) -> tuple[np.ndarray, np.ndarray]:
-    """Return KL(reference ‖ model) at each position, in nats, and where the likeliest token flips.
+    """Return KL(reference ‖ model) at each position, in nats, and where the top token flips.
 
     Logits are (positions, vocabulary); the results are (positions,) in float64 and in bool.
 

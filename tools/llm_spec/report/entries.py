@@ -11,13 +11,13 @@ from llm_spec.text.untrusted import visible
 
 _FIGURES = re.compile(r"\d{2,}")
 FEW = 6
-"""Up to so many subjects with one verdict are told one by one; more are told together."""
+"""Up to so many subjects with one verdict are listed one by one; more are grouped."""
 _WORST = ("refuted", "inconclusive", "verified", "not run")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one claim on one subject."""
+    """The result of one claim on one subject."""
 
     subject: str
     verdict: str
@@ -29,7 +29,7 @@ class Result:
 
     @property
     def why(self) -> str | None:
-        """The reason as it is told."""
+        """The reason as it is shown."""
         return told(self.reason, self.known)
 
     @property

@@ -10,7 +10,7 @@ SIGNS = {"verified": "✓", "refuted": "✗", "inconclusive": "~", "not run": "�
 
 @dataclass(frozen=True)
 class Cell:
-    """What became of one law on one model."""
+    """The result of one law on one model."""
 
     kind: str
     """A verdict, or `known` for a fault that is documented."""
@@ -50,6 +50,6 @@ def _cell(result: Result) -> Cell:
 
 
 def _broken(cells: Iterable[Cell | None]) -> int:
-    """Faults that nobody knew of weigh more than any number of known ones."""
+    """New faults weigh more than any number of known ones."""
     weights = {"refuted": 1000, "known": 1}
     return sum(weights.get(cell.kind, 0) for cell in cells if cell)

@@ -1,4 +1,4 @@
-"""Which claims, panels and pictures stand in which section of the report."""
+"""Which claims, panels and pictures belong to which section of the report."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -174,7 +174,7 @@ TEXTS = (
     (
         "laws",
         "Any model",
-        "What must hold for every model directory, whoever made it.",
+        "What must hold for every model directory, wherever it comes from.",
     ),
     (
         "method",

@@ -54,7 +54,7 @@ def greedy_distance(
     case: Case, prompt: list[int], tokens: list[int], logprobs: np.ndarray
 ) -> float:
     """Distance of a row's log-probabilities from those of one pass over its text; infinite where a
-    token is not the likeliest."""
+    token is not the argmax."""
     expected = log_softmax(case.once(alone, (*prompt, *tokens))[len(prompt) - 1 : -1])
     return distance_from_greedy(tokens, logprobs, expected)
 

@@ -92,7 +92,7 @@ def _log_probabilities(steps: Any) -> np.ndarray:
 
 @law_of_code
 def a_prompt_cache_goes_on(case: Case) -> Finding:
-    """After a generation its prompt cache holds the prompt and all that was made: a further prompt
+    """After generation the prompt cache holds the prompt and every generated token: another prompt
     continues both."""
     cut = len(case.token_ids) // 2
     cache = caching.make_prompt_cache(case.model)
@@ -154,7 +154,7 @@ def speculation_is_greedy(case: Case) -> Finding:
     greedy = [token == row.argmax() for token, row in zip(tokens, expected, strict=True)]
     agree = [*greedy, False].index(False)
     if agree < count:
-        return same("tokens before the first that is not the likeliest", agree, count)
+        return same("tokens before the first that is not the argmax", agree, count)
     if not 0 < accepted < count - 1:
         return vacuous(f"{accepted} of {count} drafts were accepted")
     missed = distances.distance(renormalised(np.stack(rows)), expected)

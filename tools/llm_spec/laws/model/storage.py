@@ -39,7 +39,7 @@ FEW = 8  # tokens for packed products, which a CPU computes thirty times slower
 MANY = 256  # tokens, to reach experts that few of them are sent to
 HUGE = 4  # an array above a part in as many of a large model has a gradient that is too large
 SAMPLED = 64  # weights of an array that tell most layers apart
-MENTIONED = 3  # arrays without a say, after which the search is over
+MENTIONED = 3  # arrays without an effect, after which the search ends
 ROUNDING = 0.2  # what 8 bits may move the median token: routed experts of a random model flip
 
 

@@ -45,7 +45,7 @@ def a_chat_keeps_what_was_said(tokenizer: Any) -> Finding:
     reply, question = between(text, ASKS, ANSWERS), between(text, ANSWERS, ASKS_AGAIN)
     if reply == question:
         return same("what stands before a reply", repr(reply), "other than before a question")
-    return same("roles that can be told apart", 2, 2)
+    return same("distinct roles", 2, 2)
 
 
 @of_a_chat

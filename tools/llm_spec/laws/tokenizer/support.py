@@ -1,6 +1,6 @@
 """What a chat template takes: system messages, tools, thoughts, and what it fails with.
 
-`support` tries each on mlx-lm's tokenizer and says what became of it.
+`support` tries each on mlx-lm's tokenizer and reports the outcome.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ THINKING = "thoughts on and off"
 
 @dataclass(frozen=True)
 class Support:
-    """What became of a trial. `fails` where the template did not, as it may, refuse by itself."""
+    """The outcome of a trial. `fails` if the template did not itself refuse, as it may."""
 
     title: str
     says: str

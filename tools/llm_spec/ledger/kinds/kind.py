@@ -23,7 +23,7 @@ class Kind:
     terminal: Callable[[Exhibit], RenderableType] | None = None
     """How a terminal shows it; None where only a page can."""
     section: str | None = None
-    """The section of the report in which it is a panel; None where it stands beside its claim."""
+    """The section of the report in which it is a panel; None if it is shown beside its claim."""
     script: bool = False
     """Whether a script of the page draws it, from `report/assets/kinds`."""
     rank: int | None = None

@@ -1,4 +1,4 @@
-"""Text, tables and plain plots: they stand beside the claim that recorded them."""
+"""Text, tables and plain plots: they are shown beside the claim that recorded them."""
 
 from rich.console import Group
 from rich.table import Table
