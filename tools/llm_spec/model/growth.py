@@ -111,8 +111,16 @@ def _used(cache: Any) -> int:
     if (parts := cache_parts(cache)) != [cache]:
         return sum(_used(each) for each in parts)
     if hasattr(cache, "keys_and_values") and not cache.empty():
-        return sum(array.nbytes for array in _flat(cache.keys_and_values()))
+        window = getattr(cache, "max_size", None)
+        return sum(_seen(array, window) for array in _flat(cache.keys_and_values()))
     return cache.nbytes
+
+
+def _seen(array: mx.array, window: int | None) -> int:
+    """Bytes of (…, tokens, width) that the next token reads: after a long piece a rotating cache
+    holds more than its window."""
+    tokens = array.shape[-2]
+    return array.nbytes if not window or tokens <= window else array.nbytes * window // tokens
 
 
 def _parts(caches: list[Any]) -> list[Any]:

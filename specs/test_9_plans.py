@@ -1,4 +1,4 @@
-"""Experiment 9: what `llm-spec fit` says of published models, without declaring them."""
+"""Experiment 9: what `llm-spec fit` says: of published models, and of what a token reads."""
 
 import contextlib
 import io
@@ -8,10 +8,13 @@ import sys
 
 import pytest
 
+from fixtures.synthetic.architectures import build_architecture
 from fixtures.synthetic.small_directory import write_small_model
 from llm_spec.cli import command_line, fit
+from llm_spec.model import growth
+from llm_spec.model.declare import declare
 from llm_spec.model.declare import published as published_models
-from llm_spec.performance import capacity, published
+from llm_spec.performance import capacity, published, roofline
 from llm_spec.performance.plan import Machine
 
 MOST_SECONDS = 1.0  # of one core
@@ -139,3 +142,33 @@ def test_no_column_of_a_plan_is_cut(exhibit, monkeypatch):
     assert code == 0, f"exit code = {code}, but should be 0"
     assert "…" not in said.getvalue(), says
     assert models == ["qwen3-8b", "llama-3.1-8b"], f"{models}, but should be the two models named"
+
+
+HYBRIDS = ("gemma3_text", "gpt_oss", "recurrent_gemma", "qwen3_next")
+CONTEXT = 4096  # two whole pieces of a prompt, and far past every window
+
+
+def read_all_that_a_cache_holds(monkeypatch):
+    monkeypatch.setattr(growth, "_seen", lambda array, window: array.nbytes)
+
+
+@pytest.mark.claim(id="9.160", falsifier=read_all_that_a_cache_holds)
+def test_a_ceiling_counts_what_the_next_token_reads(exhibit):
+    """Bytes read per token after 4,096, planned, and by the declared model's own step there. After
+    a long piece of a prompt a rotating cache holds more than its window."""
+    seen = {}
+    for name in HYBRIDS:
+        _, config = build_architecture(name)
+        config |= {"max_position_embeddings": 4 * CONTEXT}
+        [planned] = capacity.variants(name, config, [None], fused=True)
+        step = roofline.decode_read(declare(config, bits=None), CONTEXT).total
+        seen[name] = planned.read + planned.course.read(CONTEXT), step
+    exhibit.table(
+        [[name, *figures] for name, figures in seen.items()],
+        columns=["architecture", "bytes planned", "bytes of the step"], title="read per token",
+    )  # fmt: skip
+    wrong = {name: figures for name, figures in seen.items() if figures[0] != figures[1]}
+
+    says = exhibit.measured("bytes planned and read, where they differ", wrong, should_be={})
+
+    assert not wrong, says
