@@ -9,7 +9,7 @@ from mlx_lm import utils
 from fixtures.doubles.suite_run import plant as plant_in_a_run
 from fixtures.doubles.suite_run import start_pytest
 from fixtures.models import subjects
-from fixtures.models.known_faults import Expected, known_faults
+from fixtures.models.known_faults import Expected, faults_of, known_faults
 from fixtures.models.law_verdict import hold_to_law
 from fixtures.models.subjects import Subject
 from fixtures.planted import MLX_LM
@@ -20,6 +20,7 @@ from fixtures.synthetic.tiny import build_tiny
 from llm_spec.laws import LAWS, OBJECT_LAWS, case
 from llm_spec.laws.model import storage
 from llm_spec.ledger.evidence import Exhibits
+from llm_spec.numerics import device
 
 LAW_OF = {law.__name__: law for law in LAWS}
 
@@ -115,6 +116,26 @@ def test_a_known_fault_excuses_no_larger_and_no_other_breakage(exhibit):
 
     assert not strays, f"names in known_faults.toml that are none = {strays}, but should be none"
     assert not wrong, says
+
+
+def excuse_on_every_device(monkeypatch):
+    first = lambda self, law: next(iter(faults_of(self.architecture, law)), None)  # noqa: E731
+    monkeypatch.setattr(Subject, "known_fault", first)
+
+
+@pytest.mark.claim(id="0.131", falsifier=excuse_on_every_device)
+def test_a_fault_of_one_kind_of_device_is_known_there_only(exhibit):
+    """dbrx's experts cannot be packed on CUDA; elsewhere nothing excuses them."""
+    subject, there = Subject(Entry("dbrx", "", "", architecture="dbrx")), []
+    for kind in device.KINDS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(device, "kind", lambda kind=kind: kind)
+            there += [kind] if subject.known_fault("quantised_is_the_same_rounded") else []
+    exhibit.table([[kind, kind in there] for kind in device.KINDS], ["device", "known"], "dbrx")
+
+    says = exhibit.measured("devices on which the fault is known", there, should_be=["cuda"])
+
+    assert there == ["cuda"], says
 
 
 TIED = {"tie_word_embeddings": True}

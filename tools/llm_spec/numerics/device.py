@@ -2,11 +2,20 @@
 
 import mlx.core as mx
 
+KINDS = "cpu", "metal", "cuda"
+
 
 def device_name() -> str:
     """What MLX calls the default device, e.g. "Apple M3 Pro"."""
     info = mx.device_info(mx.default_device())
     return str(info.get("device_name") or info.get("architecture") or mx.default_device())
+
+
+def kind() -> str:
+    """Which of `KINDS` the default device is."""
+    if mx.default_device() == mx.cpu:
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
 
 
 def kind_and_name() -> str:
