@@ -172,7 +172,7 @@ def test_xtc_excludes_the_top_choices_but_the_least_likely_of_them(subject, exhi
         excluded = sum(not kept(logprobs, **settings).all() for _ in range(100))
     value = sampling.chi_square(np.array([excluded, 100 - excluded]), np.array([0.3, 0.7]))
     says = exhibit.measured(
-        "draws of 100 with exclusion at 0.3: p-value", f"{excluded}: {value:.3g}",
+        f"p-value of {excluded} exclusions in 100 draws at probability 0.3", value,
         should_be=f"at least {FALSE_ALARM:g}",
     )  # fmt: skip
     assert value >= FALSE_ALARM, says

@@ -75,7 +75,8 @@ def test_cache_bytes_are_predicted_exactly(subject, exhibit):
     assert len(set(real)) > 1, f"{real} bytes do not grow, but should grow by a step"
     for each, bytes_predicted, bytes_held in zip(lengths, predicted, real, strict=True):
         says = exhibit.measured(
-            f"KV cache predicted for {sum(each)} tokens", show_size(bytes_predicted, bytes_held),
+            f"KV cache predicted for {each[0]} + {each[1]} tokens",
+            show_size(bytes_predicted, bytes_held),
             should_be=f"measured {show_size(bytes_held, bytes_predicted)}",
         )  # fmt: skip
         assert bytes_predicted == bytes_held, says

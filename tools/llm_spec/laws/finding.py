@@ -91,7 +91,12 @@ def within_exactness(what: str, measured: float, case: Case) -> Finding:
 
 def same(what: str, measured: Any, expected: Any) -> Finding:
     """`measured` must equal `expected`."""
-    return Finding(what, str(measured), str(expected), measured == expected)
+    return Finding(what, _shown(measured), _shown(expected), measured == expected)
+
+
+def _shown(value: Any) -> str:
+    is_empty = isinstance(value, (list, tuple, set, dict)) and not value
+    return "none" if is_empty else str(value)
 
 
 def not_applicable(reason: str) -> Finding:

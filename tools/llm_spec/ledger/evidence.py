@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from llm_spec.ledger.kinds import KINDS
 from llm_spec.ledger.records import Fault, Inconclusive, Measured, Noise, Record, Shown
-from llm_spec.numerics.units import short_exponents, show_number
+from llm_spec.numerics.units import show_value
 
 
 class Exhibits:
@@ -39,9 +39,9 @@ class Exhibits:
         >>> exhibits.measured("largest weight on a later token", 0.43, should_be="0")
         'largest weight on a later token = 0.43, but should be 0 [smollm2-135m]'
         """
-        number = _short(value)
-        self._record(Measured(f"{what} = {number}", _short(should_be), _finite(value)))
-        return f"{what} = {number}, but should be {_short(should_be)} [{self.subject}]"
+        number = show_value(value)
+        self._record(Measured(f"{what} = {number}", show_value(should_be), _finite(value)))
+        return f"{what} = {number}, but should be {show_value(should_be)} [{self.subject}]"
 
     def inconclusive(self, reason: str) -> NoReturn:
         """The evidence lies inside the measured noise: neither verified nor refuted."""
@@ -103,12 +103,6 @@ class Exhibits:
     def tokens(self, strings: Sequence[Mapping[str, object]], tokenizer: str, title: str) -> None:
         """Strings cut into pieces: `text`, `ids`, `pieces`, and `bytes` (hex, one per piece)."""
         self.add("tokens", title, tokenizer=tokenizer, strings=strings)
-
-
-def _short(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return short_exponents(str(value))
-    return f"{value:,}" if isinstance(value, int) else show_number(value)
 
 
 def _finite(value: object) -> float | None:

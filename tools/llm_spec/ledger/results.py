@@ -45,7 +45,7 @@ def beside_expected(measured: str | None, expected: str | None) -> str | None:
         return measured
     figures, due = measured.split("; "), expected.split("; ")
     if len(figures) != len(due):  # a figure holds a semicolon: the parts cannot be paired
-        return f"{measured} ({expected})" if len(due) == 1 else measured
+        figures, due = [measured], [expected]
     pairs = zip(figures, due, strict=True)
     return "; ".join(f if f.endswith(f"= {d}") else f"{f} ({d})" for f, d in pairs)
 

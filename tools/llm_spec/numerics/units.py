@@ -8,7 +8,7 @@ FACTORS = {
 }  # fmt: skip
 DECIMAL = ("B", "kB", "MB", "GB", "TB")
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
-EXPONENT = re.compile(r"(?<=\d)e([+-])0*(\d+)\b")
+EXPONENT = re.compile(r"(?<=\d)(?:\.0)?e([+-])0*(\d+)\b")
 AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMgGtT](?:[iI]?[bB])?|[bB])?\s*(/\s*s)?\s*")
 
 
@@ -62,8 +62,16 @@ def show_number(value: float) -> str:
     return short_exponents(f"{value:.2g}") if "e" in text else text
 
 
+def show_value(value: object) -> str:
+    """A measured value as it is read: a number, "none" for an empty collection, or text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        is_empty = isinstance(value, (list, tuple, set, dict)) and not value
+        return "none" if is_empty else short_exponents(str(value))
+    return f"{value:,}" if isinstance(value, int) else show_number(value)
+
+
 def short_exponents(text: str) -> str:
-    """`text` with 1e-5 and 1e6 in place of Python's 1e-05 and 1e+06."""
+    """`text` with 1e-5 and 1e6 in place of Python's 1.0e-05 and 1e+06."""
     return EXPONENT.sub(lambda match: f"e{match[1].strip('+')}{match[2]}", text)
 
 
