@@ -26,11 +26,13 @@ class File:
         original_format: whether transformers undoes the changes that it makes when it reads.
         names: patterns of tensor names and what replaces them, in this order.
         transposed: pattern of the new names whose last two dimensions are swapped.
+        dropped: pattern of the names of weights that no published file has.
     """
 
     original_format: bool = True
     names: Sequence[tuple[str, str]] = ()
     transposed: str = ""
+    dropped: str = ""
 
 
 @dataclass(frozen=True)

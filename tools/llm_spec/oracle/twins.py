@@ -48,7 +48,7 @@ def write(model: Any, pair: Pair, folder: Path) -> None:
     config = json.loads(file.read_text())
     _overlay(config, pair.settings)
     file.write_text(json.dumps(config))
-    if pair.file.names or pair.file.transposed:
+    if pair.file.names or pair.file.transposed or pair.file.dropped:
         _rename(folder / "model.safetensors", pair.file)
 
 
@@ -57,6 +57,8 @@ def _rename(file: Path, published: File) -> None:
 
     arrays = {}
     for name, array in load_file(file).items():
+        if published.dropped and re.search(published.dropped, name):
+            continue
         for pattern, replacement in published.names:
             name = re.sub(pattern, replacement, name)
         swapped = published.transposed and re.search(published.transposed, name)
