@@ -22,7 +22,7 @@ from llm_spec.laws.model.cache import (
     trimmed_is_never_fed,
 )
 from llm_spec.model.declare import declare
-from llm_spec.numerics.units import show_size
+from llm_spec.numerics.units import show_bytes, show_size
 
 CONTEXT = 2048  # tokens, for which the plan reckons 2 GB
 
@@ -160,12 +160,12 @@ def test_the_bytes_that_a_token_takes_in_the_cache_follow_from_the_config(declar
     size = long[0].keys.dtype.size
     token = 2 * size * numbers_of(declared.facts)
     exhibit.table(
-        [["one token, by the formula", token],
-         [f"{CONTEXT:,} tokens, by the formula", CONTEXT * token],
-         [f"{CONTEXT:,} tokens, held by the arrays", held(long)],
-         ["300 tokens, held by the arrays", held(short)],
-         ["300 tokens, as allocated", allocated(short)]],
-        columns=["cache", "bytes"], title=f"KV cache at {8 * size} bits per number",
+        [["one token, by the formula", show_bytes(token)],
+         [f"{CONTEXT:,} tokens, by the formula", show_bytes(CONTEXT * token)],
+         [f"{CONTEXT:,} tokens, held by the arrays", show_bytes(held(long))],
+         ["300 tokens, held by the arrays", show_bytes(held(short))],
+         ["300 tokens, as allocated", show_bytes(allocated(short))]],
+        columns=["cache", "size"], title=f"KV cache at {8 * size} bits per number",
     )  # fmt: skip
     sizes = {
         f"{CONTEXT:,} tokens": (held(long), CONTEXT * token),

@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from llm_spec.model import accounting
 from llm_spec.model.declare import declare
-from llm_spec.numerics.units import show_size
+from llm_spec.numerics.units import show_bytes, show_size
 
 SHOWN_LAYER = ".layers.0."  # every layer has the same groups, so one is shown in full
 
@@ -252,9 +252,9 @@ def test_bytes_on_disk_are_the_bytes_of_the_arrays(trained, exhibit):
     held = accounting.total_bytes(trained.packed)
     files = sum(path.stat().st_size for path in trained.path.glob("model*.safetensors"))
     exhibit.table(
-        [["files", files], ["headers", disk.header_bytes], ["data", disk.data_bytes],
-         ["arrays in memory", held]],
-        columns=["", "bytes"],
+        [["files", show_bytes(files)], ["headers", show_bytes(disk.header_bytes)],
+         ["data", show_bytes(disk.data_bytes)], ["arrays in memory", show_bytes(held)]],
+        columns=["", "size"],
         title="where the bytes are",
     )  # fmt: skip
 

@@ -198,8 +198,8 @@ def test_first_token_and_speed_account_for_the_whole_reply(trained, exhibit):
     answer = respond(prompts.ASSISTANT_PROMPTS["reply"], seed=0)
     elapsed = time.perf_counter() - start
     exhibit.table(
-        [[answer.first_token_s, answer.tokens_per_s, answer.peak_bytes, answer.text]],
-        columns=["first token (s)", "tok/s", "peak memory (bytes)", "what it began to write"],
+        [[answer.first_token_s, answer.tokens_per_s, (answer.peak_bytes or 0) / 1e9, answer.text]],
+        columns=["first token (s)", "tok/s", "peak memory (GB)", "first words"],
         title=f"the first {answer.tokens} tokens of a reply",
     )
     accounted = assistant.reply_seconds(answer.first_token_s, answer.tokens, answer.tokens_per_s)

@@ -7,6 +7,7 @@ import pytest
 
 from llm_spec.model import quantisation
 from llm_spec.model.quantisation import AFFINE, LADDER
+from llm_spec.numerics import units
 from llm_spec.numerics.distances import worst
 
 # ── What is stored ────────────────────────────────────────────────────────────────────────────
@@ -50,9 +51,9 @@ def test_a_quantised_matrix_is_stored_as_packed_words(trained, exhibit):
     matrices = packed_matrices(trained)
     name, sample = next(iter(matrices.items()))
     exhibit.table(
-        [[part, str(a.dtype), "×".join(map(str, a.shape)), a.nbytes]
+        [[part, str(a.dtype), "×".join(map(str, a.shape)), units.show_bytes(a.nbytes)]
          for part in ("weight", "scales", "biases") for a in [sample[part]]],
-        columns=["array", "dtype", "shape", "bytes"],
+        columns=["array", "dtype", "shape", "size"],
         title=f"{name} at {sample.bits} bits in groups of {sample.group_size}",
     )  # fmt: skip
     exhibit.text("\n".join(map(str, sample.weight[:3, :5].tolist())), title="its first words")

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from llm_spec.ledger.results import write_atomically
-from llm_spec.numerics.units import show_bytes
+from llm_spec.numerics.units import show_bytes, show_number
 from llm_spec.report import entries as ledgers
 from llm_spec.report.head_scores import heads_of
 from llm_spec.report.load import check_results
@@ -186,7 +186,7 @@ def cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1e4 else show_number(value)
     if isinstance(value, list):
         return " × ".join(map(cell, value))
     return str(value)

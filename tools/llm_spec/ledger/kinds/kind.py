@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from llm_spec.numerics.units import show_number
 from llm_spec.text.untrusted import visible
 
 Exhibit = Mapping[str, Any]
@@ -66,5 +67,5 @@ def as_cell(cell: object) -> str:
     if isinstance(cell, int):
         return f"{cell:,}"
     if isinstance(cell, float):
-        return f"{cell:.4g}"
+        return f"{cell:,.0f}" if abs(cell) >= 1e4 else show_number(cell)
     return visible("×".join(map(str, cell)) if isinstance(cell, list) else str(cell))
