@@ -35,11 +35,11 @@ def _text(model: str, look: Look) -> RenderableType:
     return Group(
         Text(f"{visible(model)} reads {len(look.tokens)} tokens{template}:", style="bold"),
         _pieces([(token.text, str(token.id)) for token in look.tokens]),
-        _heading("Embeddings: length, and the tokens that point the same way (cosine)"),
+        _heading("Embeddings: norm, and the most similar tokens (cosine)"),
         _embeddings(look),
-        _heading("Attention: what each head mostly looks at (every map is in the page, -o)"),
+        _heading("Attention: what each head mostly attends to (every map is on the page, -o)"),
         _heads(look),
-        _heading("Logit lens: what each layer would say next"),
+        _heading("Logit lens: the next token that each layer would predict"),
         _lens(look),
         _heading("Next token"),
         _bars(look.next),
@@ -120,7 +120,7 @@ def _generated(look: Look) -> RenderableType:
     lines = [
         _heading(f"{len(look.steps)} tokens generated greedily{ended}"),
         _pieces([(s.chosen.token, f"{s.chosen.probability:.0%}") for s in look.steps]),
-        Text("  Least sure:", style="dim"),
+        Text("  Least certain:", style="dim"),
     ]
     for step in unsure:
         options = [step.chosen, *step.runners_up]
