@@ -1,11 +1,14 @@
 """Experiment 1: a smaller model, or a smaller file, beside the larger one."""
 
+import time
+
 import mlx_lm
+import numpy as np
 import pytest
 
 from fixtures.texts import prompts
 from fixtures.texts.passages import passages
-from llm_spec.model import quantisation
+from llm_spec.model import quantisation, tokens
 from llm_spec.quality import ladder, likelihood
 
 
@@ -17,10 +20,11 @@ def round_nothing(monkeypatch):
 def test_a_smaller_file_of_the_same_model_predicts_worse(trained, exhibit):
     """Bits per byte of a fixed passage: what the model needs to write it; lower is better."""
     opening = passages("prose")["prose"][:400]
-    costs = {"as stored": likelihood.bits_per_byte(trained.model, trained.tokenizer, opening)}
+    model = trained.unpacked  # what is packed cannot be rounded anew
+    costs = {"as stored": likelihood.bits_per_byte(model, trained.tokenizer, opening)}
     smaller = quantisation.Scheme("3 bits", bits=3, group_size=64)
-    with ladder.stored_as(trained.model, smaller, quantisation.round_trip):
-        costs["3 bits"] = likelihood.bits_per_byte(trained.model, trained.tokenizer, opening)
+    with ladder.stored_as(model, smaller, quantisation.round_trip):
+        costs["3 bits"] = likelihood.bits_per_byte(model, trained.tokenizer, opening)
     exhibit.bars(costs, title="cost of the same text", axis="bits per byte")
 
     says = exhibit.measured(
@@ -28,6 +32,56 @@ def test_a_smaller_file_of_the_same_model_predicts_worse(trained, exhibit):
     )
 
     assert costs["3 bits"] > costs["as stored"], says
+
+
+N_TOKENS = 16  # as little as shows what each has to say
+
+
+def change_places(side_by_side):
+    names, both = list(side_by_side), list(side_by_side.values())
+    return {"side_by_side": dict(zip(names, reversed(both), strict=True))}
+
+
+@pytest.mark.claim(id="1.40", falsifier=change_places)
+def test_gemma_3_of_270m_predicts_better_than_smollm2_of_135m_and_generates_more_slowly(
+    side_by_side, exhibit
+):
+    """Two families and two tokenizers: bits per byte compare them fairly, bits per token would not.
+    Speed is each model's fastest step, in one run."""
+    texts = [text[:400] for text in passages("prose", "exposition").values()]
+    costs, speeds, answers = {}, {}, {}
+    for name, subject in side_by_side.items():
+        each = [likelihood.bits_per_byte(subject.model, subject.tokenizer, t) for t in texts]
+        costs[name] = sum(each) / len(each)
+        answers[name], speeds[name] = answer(subject)
+    exhibit.bars(costs, title="cost of the same texts", axis="bits per byte")
+    exhibit.table(
+        [["bits per byte", *costs.values()], ["tokens per second", *speeds.values()],
+         ["answer", *answers.values()]],
+        columns=["", *side_by_side], title=prompts.COMPARISON_PROMPT,
+    )  # fmt: skip
+    smaller, larger = side_by_side
+
+    says = exhibit.measured(
+        f"{larger}'s bits per byte", costs[larger], should_be=f"below {costs[smaller]:.4g}"
+    )
+    assert costs[larger] < costs[smaller], says
+    says = exhibit.measured(
+        f"{larger}'s tokens per second", speeds[larger], should_be=f"below {speeds[smaller]:.4g}"
+    )
+    assert speeds[larger] < speeds[smaller], says
+
+
+def answer(subject):
+    """What a model answers to the plan's prompt, and the tokens per second of its fastest step."""
+    ids = tokens.prompt(subject.tokenizer, prompts.COMPARISON_PROMPT)
+    said, times = [], []
+    for response in mlx_lm.stream_generate(
+        subject.model, subject.tokenizer, ids, max_tokens=N_TOKENS
+    ):
+        said.append(response.text)
+        times.append(time.perf_counter())
+    return "".join(said), 1 / min(np.diff(times[2:]))
 
 
 def swap_the_models(models):

@@ -28,7 +28,8 @@ class Room:
     stored: int
     unpacked: int
     """The float32 copy that a CPU computes with; 0 where it computes with what is stored."""
-    logits: int
+    working: int
+    """Rows of logits, or the largest array while another is made of it, whichever is larger."""
     tokenizer: int
     copy: int
     """A second copy of one model, as it computes: loaded afresh, or with other weights."""
@@ -36,7 +37,7 @@ class Room:
     @property
     def total(self) -> int:
         """Bytes in all, with the libraries'."""
-        parts = (self.stored, self.unpacked, self.logits, self.tokenizer, self.copy)
+        parts = (self.stored, self.unpacked, self.working, self.tokenizer, self.copy)
         return LIBRARIES + sum(parts)
 
 
@@ -50,7 +51,7 @@ def of_a_run(
     return Room(
         stored=sum(room.stored for room in rooms),
         unpacked=sum(room.unpacked for room in rooms),
-        logits=max(room.logits for room in rooms),
+        working=max(room.working for room in rooms),
         tokenizer=sum(room.tokenizer for room in rooms),
         copy=max(room.copy for room in rooms),
     )
@@ -64,7 +65,7 @@ def _of_one(tensors: Mapping[str, Tensor], config: Mapping[str, Any], unpacked: 
     return Room(
         stored=sum(stored.values()),
         unpacked=sum(added.values()),
-        logits=ROWS * ids * FLOAT32,
+        working=max([ROWS * ids * FLOAT32, *(stored | added).values()]),
         tokenizer=PER_ID * ids,
         copy=sum((stored | added).values()),
     )
