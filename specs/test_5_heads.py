@@ -20,6 +20,8 @@ def repeated_ids(subject):
     """Random ids, twice over: nothing but the first half can predict the second. Before them
     stands what the tokenizer puts before every text."""
     size = text_config(subject.config)["vocab_size"]
+    if subject.entry.has_tokenizer:  # rows beyond its ids were never trained
+        size = min(size, 1 + max(subject.tokenizer.get_vocab().values()))
     ids = np.random.default_rng(0).integers(20, size, HALF).tolist()
     start = tokens.start(subject.tokenizer) if subject.entry.has_tokenizer else []
     return [*start, *ids, *ids]

@@ -104,7 +104,7 @@ EXPERIMENTS = {
 }  # fmt: skip
 FROM = (("1", 20, "cache"), ("7", 20, "assistant"), ("7", 10, "memory"))
 """Experiments that are several things: from this number on, their claims stand elsewhere."""
-ELSEWHERE = {"3.4": "residual", "3.5": "residual", "5.14": "residual"}
+ELSEWHERE = {"1.40": "generation", "3.4": "residual", "3.5": "residual", "5.14": "residual"}
 TEXTS = (
     (
         "tokens",
