@@ -44,6 +44,13 @@ def loaded(directory: Path, originals: Mapping[str, mx.array]) -> nn.Module:
     """The model that mlx-lm loads from `directory`, with all weights in memory. Arrays that equal
     the one of the same name in `originals` share its memory."""
     again, _ = loading.load_model(directory, lazy=True)
+    share(again, originals)
+    return again
+
+
+def share(again: nn.Module, originals: Mapping[str, mx.array]) -> None:
+    """Bring all weights of `again` into memory, and share that of `originals` where they equal the
+    one of the same name."""
     arrays = tree_flatten(again.parameters())
     while arrays:  # one at a time: the model is never in memory twice
         path, array = arrays.pop()
@@ -51,7 +58,6 @@ def loaded(directory: Path, originals: Mapping[str, mx.array]) -> nn.Module:
             again.update(tree_unflatten([(path, originals[path])]))
         else:
             mx.eval(array)
-    return again
 
 
 def _is_same(array: mx.array, other: mx.array) -> bool:

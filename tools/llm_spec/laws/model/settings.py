@@ -9,24 +9,20 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
-from mlx.utils import tree_flatten
 from mlx_lm import utils as loading
 
 from llm_spec.laws.case import Case
-from llm_spec.laws.execution import feed_in_chunks, logits_of
 from llm_spec.laws.finding import Finding, law_of_storage, not_applicable, same
-from llm_spec.laws.model.round_trip import loaded, reloaded, saved
+from llm_spec.laws.model.probing import probed
 from llm_spec.model.config import text_config
 
 # Kinds of RoPE that turn a short text as plain RoPE does.
 PLAIN_AT_FIRST = (None, "default", "mrope", "dynamic")
-FEW = 8  # tokens, which most settings move already
+FEW = 3  # tokens, which settings for any text move
+SHOWS_A_WINDOW = 8  # tokens
 SHORT = 4  # tokens of a window that every prompt is longer than
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
 SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping", "logits_soft_cap")
@@ -60,6 +56,7 @@ OF_ANY_LENGTH: dict[str, Any] = {
     **dict.fromkeys(CHOICES, lambda stated: stated + 1),
     **dict.fromkeys(SWITCHES, lambda stated: not stated),
     **dict.fromkeys(ACTIVATIONS, lambda stated: "relu" if stated != "relu" else "silu"),
+    "topk_method": lambda stated: "greedy" if stated != "greedy" else "group_limited_greedy",
     "scoring_func": lambda stated: "softmax" if stated != "softmax" else "sigmoid",
     "n_group": lambda stated: 2 if stated == 1 else 1,
     **dict.fromkeys(SHARES, lambda stated: 0.25 if stated != 0.25 else 0.5),
@@ -81,13 +78,18 @@ def stated_settings_are_read(case: Case) -> Finding:
     others |= dict(_declared_elsewhere(settings))
     if not context and not others:
         return not_applicable("its configuration states no setting that is known here")
-    ignored = [key for key, value in context.items() if not _moves(case, key, value)]
-    unmoved = _unmoved(case, others) if others else []
+    with probed(case) as probe:
+        few = case.token_ids[:SHOWS_A_WINDOW]
+        ignored = [
+            key
+            for key in probe.unmoved(_apart(context), few, {})
+            if not probe.moves_a_long_text({key: context[key]})
+        ]
+        unmoved = probe.unmoved(_apart(others), case.token_ids[:FEW], {})
+        beside = {"sliding_window": SHORT} if "sliding_window" in context else {}
+        unmoved += probe.unmoved(_apart(dict(_of_single_layers(settings))), few, beside)
     judged = [key for key in unmoved if key in OF_ANY_LENGTH and key not in IN_THE_WEIGHTS]
     other = [key for key in judged if _is_another(case, settings, key)]
-    if "sliding_window" in context and isinstance(settings.get("layer_types"), list):
-        full = {"layer_types": ["full_attention"] * len(settings["layer_types"])}
-        unmoved += _unmoved(case, full, sliding_window=SHORT)
     built_in = [key for key in unmoved if key not in other]
     told = f" (changing these changes no logit either: {', '.join(built_in)})" if built_in else ""
     return same(
@@ -95,29 +97,8 @@ def stated_settings_are_read(case: Case) -> Finding:
     )
 
 
-def _unmoved(case: Case, changes: dict[str, Any], **beside: Any) -> list[str]:
-    """Which of the changes give the same logits for a few tokens, to the bit, where the
-    configuration has the settings `beside`."""
-    ids, found, before = case.token_ids[:FEW], [], copy.deepcopy(case.config)
-    text_config(before).update(beside)
-    held = dict(tree_flatten(case.model.parameters()))
-    with saved(case.model, before) as directory:
-        stated = logits_of(_loaded(directory, before, held), ids)
-        for key, value in changes.items():
-            config = copy.deepcopy(before)
-            text_config(config).update({key: value, **ALONGSIDE.get(key, {})})
-            try:
-                changed = logits_of(_loaded(directory, config, held), ids)
-            except Exception:
-                continue  # a value that stops a load was read
-            if np.array_equal(changed, stated):
-                found.append(key)
-    return found
-
-
-def _loaded(directory: Path, config: dict[str, Any], held: dict[str, mx.array]) -> nn.Module:
-    loading.save_config(copy.deepcopy(config), directory / "config.json")
-    return loaded(directory, held)
+def _apart(changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {key: {key: value, **ALONGSIDE.get(key, {})} for key, value in changes.items()}
 
 
 def _is_another(case: Case, settings: dict[str, Any], key: str) -> bool:
@@ -213,28 +194,15 @@ def _slides(settings: dict[str, Any]) -> bool:
     return bool(settings.get(key, _usual(settings, key, True))) and not none_left
 
 
-def _moves(case: Case, key: str, value: Any) -> bool:
-    """Whether another value gives other logits, in one pass or token by token with a cache."""
-    config = copy.deepcopy(case.config)
-    text_config(config)[key] = value
-    try:
-        changed = reloaded(case.model, config)
-    except Exception:
-        return True  # a value that stops a load was read
-    few = tuple(case.token_ids[:FEW])  # of as many tokens: bits depend on the shapes of products
-    if not np.array_equal(logits_of(changed, few), case.once(_logits, few)):
-        return True
-    if not np.array_equal(logits_of(changed, case.token_ids), case.logits):
-        return True
-    return not np.array_equal(_step_by_step(case, changed), case.once(_step_by_step))
-
-
-def _logits(case: Case, token_ids: tuple[int, ...]) -> np.ndarray:
-    return logits_of(case.model, token_ids)
-
-
-def _step_by_step(case: Case, model: nn.Module | None = None) -> np.ndarray:
-    """(tokens, vocabulary): logits of `model`, or of the case's own, of which the last two tokens
-    come one by one."""
-    steps = [len(case.token_ids) - 2, 1, 1]
-    return feed_in_chunks(model or case.model, case.token_ids, steps)[0]
+def _of_single_layers(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What tells layers apart, and another value for each: told where it moves nothing, and no
+    fault, for one of them may stand for another."""
+    kinds = settings.get("layer_types")
+    if isinstance(kinds, list) and len(set(map(str, kinds))) > 1:
+        yield "layer_types", ["full_attention"] * len(kinds)
+    rotated = settings.get("no_rope_layers")
+    if isinstance(rotated, list) and rotated:
+        yield "no_rope_layers", [int(not each) for each in rotated]
+    for key in ("sliding_window_pattern", "no_rope_layer_interval", "layer_group_size"):
+        if type(each := settings.get(key)) is int and each > 0:
+            yield key, each + 1
