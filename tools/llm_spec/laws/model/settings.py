@@ -25,7 +25,7 @@ FEW = 3  # tokens, which settings for any text move
 SHOWS_A_WINDOW = 8  # tokens
 SHORT = 4  # tokens of a window that every prompt is longer than
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
-SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping", "logits_soft_cap")
+SOFT_CAPS = ("attn_logit_softcapping", "final_logit_softcapping", "logits_soft_cap", "clip_qkv")
 MULTIPLIERS = (
     *("embedding_multiplier", "residual_multiplier", "attention_multiplier", "key_multiplier"),
     *("lm_head_multiplier", "attention_in_multiplier", "attention_out_multiplier", "scale_depth"),
@@ -109,6 +109,8 @@ def _is_another(case: Case, settings: dict[str, Any], key: str) -> bool:
     if key in SHARES and (turned := _turned(case, settings)):
         return turned != {int(stated * settings["head_dim"])}
     usual = _usual(settings, key, None)
+    if key in SOFT_CAPS and _usual(settings, key, 0) is None:
+        return True  # declared, and none unless it is stated
     if usual is None and key == "scoring_func":
         usual = getattr(loading._get_classes(copy.deepcopy(case.config))[1], key, None)
     if isinstance(stated, str):
