@@ -66,8 +66,8 @@ def within_rounding(what: str, measured: float, case: Case, times: float = 1) ->
     let through an error of 140 %. What is not finite is never what rounding does.
 
     Where rounding alone moves a half type by more than the largest bound, another expert was chosen
-    or another block read. A distance of up to twice that, because both sides round, says nothing of
-    this type: the float32 copy is what can be judged.
+    or another block read. A distance that is no larger than such jumps says nothing of this type:
+    the float32 copy is what can be judged.
 
     `times` is for a comparison in which more than the order of sums differs.
     """
@@ -75,10 +75,10 @@ def within_rounding(what: str, measured: float, case: Case, times: float = 1) ->
     if measured <= derived:
         return within(what, measured, derived)
     excused = times * tolerances.moved_by_rounding(case.dtype, case.noise)
-    moved = times * tolerances.roundings(case.dtype) * case.noise
-    jumps = case.dtype != mx.float32 and math.isfinite(moved) and moved > excused
-    if jumps and excused < measured <= 2 * moved:
-        return not_applicable(f"{ROUNDING_ALONE} {case.noise:.2g} in this type")
+    moved = times * tolerances.roundings(case.dtype)
+    jumps = case.dtype != mx.float32 and excused < moved * case.noise < math.inf
+    if jumps and excused < measured <= moved * case.largest_jump:
+        return not_applicable(f"{ROUNDING_ALONE} {case.largest_jump:.2g} in this type")
     return within(what, measured, max(derived, excused))
 
 

@@ -22,11 +22,14 @@ SEEDS = 3
 
 
 def rounding_noise(
-    model: nn.Module, compute: Callable[[], np.ndarray], usual: np.ndarray | None = None
+    model: nn.Module,
+    compute: Callable[[], np.ndarray],
+    usual: np.ndarray | None = None,
+    seeds: int = SEEDS,
 ) -> float:
     """The largest `distances.distance` by which `compute` moves when roundings do.
 
-    In each of `SEEDS` runs, each number that a module of `model` hands on is multiplied by
+    In each of `seeds` runs, each number that a module of `model` hands on is multiplied by
     1 - eps, 1 or 1 + eps at random, eps being the unit of rounding of the number's own type.
 
     Args:
@@ -35,7 +38,7 @@ def rounding_noise(
     """
     expected = compute() if usual is None else usual
     moved = []
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         with outputs_replaced(model, _Rounding(seed)):
             moved.append(distances.distance(compute(), expected))
     return distances.worst(moved)
