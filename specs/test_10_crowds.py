@@ -37,7 +37,7 @@ def test_among_16_clients_of_whom_some_leave_and_some_are_late_each_gets_its_ans
 ):
     """Unequal prompts and numbers of tokens. Every fourth client leaves after two chunks of its
     stream, every fourth comes while the others are served; then those who left ask again."""
-    lengths = [6 + place for place in range(len(CROWD))]
+    lengths = [6 + place // 2 for place in range(len(CROWD))]
     alone = [
         served.library(served.encode(prompt), n).text
         for prompt, n in zip(CROWD, lengths, strict=True)

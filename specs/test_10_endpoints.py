@@ -121,7 +121,7 @@ def handler(answers):
 @contextmanager
 def answering(answers) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler(answers)) as http:
-        Thread(target=http.serve_forever, daemon=True).start()
+        Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
 

@@ -15,7 +15,7 @@ from fixtures.synthetic.served_directory import write_draft
 from llm_spec.serving.client import CHAT, COMPLETIONS, NotAnAnswer
 from llm_spec.text.untrusted import one_line
 
-PROMPTS, TOKENS = ("the cat sat on the mat", "Rust", "one two three"), 12
+PROMPTS, TOKENS = ("the cat sat on the mat", "Rust", "one two three"), 8
 
 
 def mend(served, mended_server):

@@ -94,7 +94,7 @@ class Server:
 
     def _wait_until_healthy(self, seconds: float) -> None:
         start = time.monotonic()
-        with httpx2.Client(base_url=self.url, timeout=1, trust_env=False) as http:
+        with httpx2.Client(base_url=self.url, timeout=1, trust_env=False, verify=False) as http:
             while time.monotonic() - start < seconds:
                 if not self.is_running:
                     raise NotServing(self.last_words())
