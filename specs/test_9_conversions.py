@@ -4,11 +4,13 @@ claims about a reference say of small conversions, healthy and broken.
 
 from collections import Counter
 
+import mlx.core as mx
 import pytest
 
-from fixtures.doubles import conversions
-from fixtures.doubles.damaged import setting
+from fixtures.doubles import conversions, damaged
+from fixtures.doubles.damaged import NORM, setting
 from fixtures.models.comparisons import verdicts_on
+from llm_spec.directory import inspect_directory
 from llm_spec.quality import arrays, conversion, tokenizers
 from llm_spec.quality.comparison import Comparison
 
@@ -71,9 +73,9 @@ def interleave_rows_of_q_and_k(tmp_path):
 @pytest.mark.claim(id="9.68", falsifier=interleave_rows_of_q_and_k)
 def test_each_tensor_of_the_source_is_in_the_files_at_its_place(directory, reference, exhibit):
     """The fate of each tensor. Changed values are shown here and judged by claim 9.63."""
-    found = conversion.fates(
-        *(conversion.read(each.path, each.config) for each in (directory, reference))
-    )
+    ours = conversion.read(directory.path, directory.config)
+    source = conversion.read(reference.path, reference.config, named_as=directory.config)
+    found = conversion.fates(ours, source)
     kinds = Counter(fate.kind for fate in found)
     exhibit.table(
         [[fate.name, fate.says, fate.off] for fate in found[:20]],
@@ -90,6 +92,53 @@ def test_each_tensor_of_the_source_is_in_the_files_at_its_place(directory, refer
 
     assert found, "no tensor is in the files of either"
     assert not moved, says
+
+
+ROUNDED = {"the same", "rounded"}
+NOBODYS = setting(model_type="nobodys", auto_map={"AutoModelForCausalLM": "nobodys.Model"})
+# A conversion, and what is said of its first tensors, held to a source that cannot be loaded.
+HELD_TO_FILES = {
+    "as it is": (lambda directory: None, {"the same"}),
+    "rounded to bfloat16": (conversions.cast(mx.bfloat16), {"rounded"}),
+    "packed": (conversions.packed, {"rounded"}),
+    "rows of q and k interleaved": (conversions.changed(conversions.interleave_rows), {"permuted"}),
+    "one square matrix transposed": (
+        conversions.changed(conversions.transpose_one),
+        {"transposed"},
+    ),
+    "a tensor missing": (conversions.changed(lambda held: held.pop(NORM)), {"missing"}),
+}
+
+
+def see_no_row_elsewhere(monkeypatch):
+    monkeypatch.setattr(conversion, "_moved", lambda array, source: None)
+
+
+@pytest.mark.claim(id="9.161", falsifier=see_no_row_elsewhere)
+def test_a_source_that_mlx_lm_cannot_load_is_compared_by_its_files(tmp_path, exhibit):
+    """Of a type that nobody has, which wants code of its own to be run: none of it is needed."""
+    source = conversions.small(tmp_path / "source", NOBODYS, damaged.code)
+    found = inspect_directory(source.path, damaged.view_of(source.path), needs_model=False)
+    files = {}
+    for number, (case, (damage, _)) in enumerate(HELD_TO_FILES.items()):
+        subject = conversions.small(tmp_path / str(number), damage)
+        files[case] = conversion.fates(
+            conversion.read(subject.path, subject.config),
+            conversion.read(found.path, source.config, named_as=subject.config),
+        )
+    exhibit.table(
+        [[case, fates[0].name, fates[0].says] for case, fates in files.items()],
+        columns=["conversion", "tensor", "what became of it"], title="held to files",
+    )  # fmt: skip
+    wrong = {
+        case: kinds for case, (_, should_be) in HELD_TO_FILES.items()
+        if not should_be <= (kinds := {fate.kind for fate in files[case]}) <= should_be | ROUNDED
+    }  # fmt: skip
+
+    says = exhibit.measured("conversions of which something else is told", wrong, should_be={})
+
+    assert "nobodys" in found.problems["model"], f"{found.problems}, but should name the type"
+    assert not wrong, says
 
 
 # ── The claims themselves, on small conversions ─────────────────────────────────────────────────

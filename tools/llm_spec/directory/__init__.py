@@ -65,6 +65,7 @@ def inspect_directory(
     free: int | None = None,
     unpacked: bool = True,
     tokenizer: bool = True,
+    needs_model: bool = True,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> ModelDirectory:
     """Check the model directory `source` and make a view of it in the empty directory `into`.
@@ -73,6 +74,8 @@ def inspect_directory(
         free: bytes of memory that the model may take; what is available now if None.
         unpacked: whether it will be computed with in float32, as on a CPU.
         tokenizer: whether tokenizer and chat template are tried.
+        needs_model: whether it is refused where mlx-lm cannot load it. Else that is a problem with
+            the "model", and only its files can be looked at.
         on_stage: told, in a few words, what is being looked at.
 
     Nothing in `source` is executed, and the time is bounded. Raises `BadModel`, one sentence that
@@ -80,12 +83,14 @@ def inspect_directory(
     """
     on_stage("files")
     found = files.find(source)
-    config = config_file.read(found)
+    config = config_file.read(found, to_load=needs_model)
     notes = generation.check(found, config)
     held = weights.check(found, config, free=free, unpacked=unpacked)
     files.view(found, into)
     try:
-        problems = run_probe(into, on_stage, skip=() if tokenizer else TEXT_STAGES)
+        problems = run_probe(
+            into, on_stage, () if tokenizer else TEXT_STAGES, needs_model=needs_model
+        )
     except BadModel as problem:
         # What is odd about the files may be why.
         raise BadModel(" ".join([*held.notes, str(problem)])) from problem

@@ -25,8 +25,9 @@ MOST = {
 MAY_BE_ZERO = re.compile(r".*experts|.*kv_heads|.*key_value_heads|.*moe.*")
 
 
-def read(found: Files) -> dict[str, Any]:
-    """Parse config.json and check what can be checked without building the model.
+def read(found: Files, *, to_load: bool = True) -> dict[str, Any]:
+    """Parse config.json and check what can be checked without building the model. Only a model that
+    is `to_load` has to be of a type that mlx-lm has, and not to ask for code of its own.
 
     Raises `BadModel`: not JSON, code that wants to be run, an unknown model type, or a size that
     no model has.
@@ -34,8 +35,9 @@ def read(found: Files) -> dict[str, Any]:
     content = read_json(found.root / "config.json")
     if not isinstance(content, dict):
         raise BadModel(f"config.json should hold an object, but holds {quoted(content)}.")
-    _refuse_code(found, content)
-    _check_type(content)
+    if to_load:
+        _refuse_code(found, content)
+        _check_type(content)
     for key, value in _sizes(content):
         _check_size(key, value)
     packing.check(content)

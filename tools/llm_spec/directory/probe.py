@@ -33,12 +33,14 @@ def run_probe(
     view: Path,
     on_stage: Callable[[str], None] = lambda stage: None,
     skip: Sequence[str] = (),
+    *,
+    needs_model: bool = True,
 ) -> dict[str, str]:
     """Declare the model, load the tokenizer and fill in the chat template of `view`, or go through
     all `STAGES` but those in `skip`.
 
     Returns sentences on what is wrong with the tokenizer, the vocabulary or the template. Raises
-    `BadModel` where the model itself cannot be had.
+    `BadModel` where the model itself cannot be had, or says so of the "model" unless it is needed.
     """
     problems: dict[str, str] = {}
     skip = list(skip)
@@ -47,6 +49,10 @@ def run_probe(
         if failure is None:
             return problems
         problem = STAGES[stage].problem
+        if stage == "model" and not needs_model:
+            problems["model"] = failure
+            skip += ["model", "packing", "vocabulary"]
+            continue
         if problem is None:
             raise BadModel(failure)
         # What stopped the process is left out, and the rest is tried in a new one.

@@ -43,9 +43,12 @@ def main(view: Path, skip: list[str], say: Callable[[dict[str, Any]], None]) -> 
     say({"stage": "importing"})
     import mlx_lm.utils  # noqa: F401  here, for it takes seconds that the first stage grants
 
-    say({"stage": "model"})
+    model: Any = None
+    config = json.loads((view / "config.json").read_text(encoding="utf-8"))
     try:
-        model, config = declare(view)
+        if "model" not in skip:
+            say({"stage": "model"})
+            model, config = declare(view)
     except BadModel as problem:
         say({"fatal": True, "problem": str(problem)})
         return

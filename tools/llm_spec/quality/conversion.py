@@ -50,17 +50,27 @@ class OnDisk:
     grids: dict[str, Grid]
 
 
-def read(directory: Path, config: Mapping[str, Any]) -> OnDisk:
-    """Read the weight files, lazily; what is packed is unpacked as `config` says."""
+def read(
+    directory: Path, config: Mapping[str, Any], named_as: Mapping[str, Any] | None = None
+) -> OnDisk:
+    """Read the weight files, lazily; what is packed is unpacked as `config` says.
+
+    mlx-lm's module for `config` renames what they hold, or, where it has none, the module for
+    `named_as`: the configuration of what was converted from them.
+    """
     held: Arrays = {}
     for file in sorted(directory.glob("model*.safetensors")):
         loaded: Any = mx.load(str(file))
         held |= loaded
-    try:
-        sanitize: Callable[[Arrays], Arrays] = declare(config, bits=None).sanitize
-        held = sanitize(held)
-    except (BadConfig, AttributeError, KeyError, ValueError, TypeError):
-        pass  # then the names are those of the files
+    for known in (config, named_as):
+        try:
+            sanitize: Callable[[Arrays], Arrays] = declare(known or {}, bits=None).sanitize
+            held = sanitize(held)
+            break
+        except AttributeError:  # names need no change
+            break
+        except (BadConfig, KeyError, ValueError, TypeError):
+            continue  # in the end the names are those of the files
     packing: Mapping[str, Any] = next((config[key] for key in PACKING if config.get(key)), {})
     grids = {
         f"{name.removesuffix('.scales')}.weight": Grid(held[name], held[f"{name[:-6]}biases"])
