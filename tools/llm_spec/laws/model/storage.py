@@ -177,7 +177,16 @@ def every_weight_matters(case: Case) -> Finding:
     idle = [path for path, flag in tree_flatten(felt) if not flag.item()]
     idle += [path for path, array in kept if array.nbytes > room and not _turned(case, path, array)]
     idle = _still(case, idle)
-    return same("weight tensors without an effect", ", ".join(idle) or "none", "none")
+    # A matrix of zeros has an effect, if it were another, and takes it from others: it comes first.
+    zero = [f"{path} (all zero)" for path in _matrices_of_zeros(kept)] if idle else []
+    found = ", ".join([*zero[:MENTIONED], *idle]) or "none"
+    return same("weight tensors without an effect", found, "none")
+
+
+def _matrices_of_zeros(arrays: list[tuple[str, mx.array]]) -> list[str]:
+    """The matrices, and scales of norms, that hold nothing; a bias of zeros is an ordinary one."""
+    weights = [(path, array) for path, array in arrays if path.endswith("weight")]
+    return [path for path, array in weights if not mx.any(array != 0).item()]
 
 
 def _turned(case: Case, path: str, array: mx.array) -> bool:
