@@ -2,13 +2,14 @@
 # make test     all that CI runs: lint, types, specs, the suite's own slow checks
 # make idle     measurements that need an idle machine for an hour
 # make sweep    every architecture of mlx-lm against every law
+# make oracle   every architecture that transformers has, too, against it (takes PyTorch)
 # make update-snapshots   record facts anew; read the diff before you commit it
 
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= blas,report
 
-.PHONY: verify test lint idle sweep update-snapshots clean
+.PHONY: verify test lint idle sweep oracle update-snapshots clean
 
 verify: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ -n 2 --report report.html --report results.json
@@ -31,6 +32,11 @@ idle: .venv/installed-$(EXTRAS)
 
 sweep: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ --architectures --report sweep.html --report sweep.json
+
+oracle: EXTRAS = blas,report,parity
+oracle:
+	$(MAKE) .venv/installed-$(EXTRAS) EXTRAS=$(EXTRAS)
+	$(BIN)/pytest specs/test_11_oracle.py --architectures --oracle transformers --report report.html
 
 update-snapshots: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ --snapshot-update

@@ -8,10 +8,11 @@ transformers` holds every type that both have; without it two types are held. Ne
 
 import math
 import os
+import re
 
 import pytest
 
-from fixtures.oracle import known, mends
+from fixtures.oracle import known, mends, table
 from fixtures.oracle.paired import Paired, need_torch
 from llm_spec.numerics.distances import worst
 from llm_spec.oracle import processes
@@ -41,9 +42,8 @@ def compared(paired, exhibit):
     another error ends the comparison than the one that is known."""
     outcome = paired.outcome
     shown(outcome, exhibit)
-    known_end = known.not_compared(paired.model_type)
-    if outcome.ended != "compared" and known_end and known_end in outcome.says:
-        pytest.skip(known.reason_not_compared(paired.model_type))
+    if outcome.ended != "compared" and (why := known.why_not_compared(paired.model_type, outcome)):
+        pytest.skip(why)
     says = exhibit.measured(
         "comparison",
         outcome.ended if outcome.ended == "compared" else f"{outcome.ended}: {outcome.says}",
@@ -170,3 +170,42 @@ def test_what_one_side_cannot_do_is_told_with_its_error(exhibit):
 
     assert ends == ["not built", "not loaded", "not built"], says
     assert all(each.says for each in found.values()), "an end without its error"
+
+
+def write_the_older_keys(monkeypatch):
+    monkeypatch.setattr(Paired, "as_written_today", property(lambda paired: paired.outcome))
+
+
+@pytest.mark.claim(id="11.6", falsifier=write_the_older_keys)
+def test_what_transformers_writes_is_loaded_as_the_table_says(paired, exhibit):
+    """docs/transformers.md: it agrees, it loads and computes other logits, or it does not load."""
+    need_torch()
+    outcome = paired.as_written_today
+    shown(outcome, exhibit)
+    found, told = table.verdict(outcome), table.written_today().get(paired.model_type)
+    says = exhibit.measured("what transformers writes today", found, should_be=told)
+
+    assert told, f"docs/transformers.md has no row of {paired.model_type}"
+    assert found == told, says
+
+
+def leave_out_the_last_norm(paired):
+    return {"paired": paired.under(mends.the_last_norm_is_left_out)}
+
+
+@pytest.mark.claim(id="11.7", falsifier=leave_out_the_last_norm)
+def test_every_weight_moves_a_logit(paired, exhibit):
+    """Each value of one weight moves by 5 %, up or down: a fault in that weight would be seen."""
+    need_torch()
+    told = table.blind_spots().get(paired.model_type)
+    if told is None:
+        pytest.skip(f"docs/transformers.md has no blind spots of {paired.model_type} measured")
+    outcome = paired.moved
+    if outcome.ended != "compared" and (why := known.why_not_compared(paired.model_type, outcome)):
+        pytest.skip(why)
+    assert outcome.ended == "compared", f"{outcome.ended}: {outcome.says}"
+    blind = sorted({re.sub(r"\.\d+\.", ".N.", name) for name in outcome.unmoved})
+    exhibit.table([[name] for name in blind] or [["none"]], ["blind spot"], title="blind spots")
+    says = exhibit.measured("weights that move no logit", blind, should_be=told)
+
+    assert blind == told, says

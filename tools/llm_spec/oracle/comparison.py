@@ -1,4 +1,4 @@
-"""Logits of both sides beside each other: whole, cached token by token, in chunks, in a batch."""
+"""Logits of both sides beside each other: whole, cached token by token, in chunks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from llm_spec.oracle.pair import BOUND, Mend, Outcome, Pair
 
 CHUNK = 10  # tokens of a prefill step: no divisor of a window or of a prompt
 
+MOVE = 0.05  # of each value of a weight, up or down
 CANNOT = (Exception, SystemExit)  # mlx-lm's olmo ends the process where a package is missing
 
 
-def compare(pair: Pair, mend: Mend | None = None, ways: bool = True) -> Outcome:
+def compare(pair: Pair, mend: Mend | None = None, ways: bool = True, move: bool = False) -> Outcome:
     """Hold mlx-lm to transformers on one tiny model.
 
     Args:
         mend: run in this process before a side is made.
-        ways: whether to feed mlx-lm token by token, in chunks and in a batch, too.
+        ways: whether to feed mlx-lm token by token and in chunks, too.
+        move: whether to move each weight and see whether the logits move.
     """
     if mend:
         mend()
@@ -36,24 +38,27 @@ def compare(pair: Pair, mend: Mend | None = None, ways: bool = True) -> Outcome:
         return Outcome("not built", one_line(error), "transformers")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            twins.write(model, pair, Path(folder))
+            unwritten = twins.write(model, pair, Path(folder))
         except CANNOT as error:
             return Outcome("not written", one_line(error), "transformers")
         try:
             ours, _ = twins.load(Path(folder))
         except CANNOT as error:
-            return Outcome("not loaded", one_line(error), "mlx-lm")
+            return Outcome("not loaded", one_line(error), "mlx-lm", unwritten=unwritten)
     try:
         found = {
             way: {n: distance(ours_, reference[n]) for n, ours_ in got}
             for way, got in _ways(ours, asked, ways)
         }
         whole = _logits(ours, asked[max(asked)])
+        unmoved = _unmoved(ours, asked[max(asked)], whole, pair.seed) if move else None
     except CANNOT as error:
-        return Outcome("not computed", one_line(error), "mlx-lm")
+        return Outcome("not computed", one_line(error), "mlx-lm", unwritten=unwritten)
     rows = [distance(a[None], b[None]) for a, b in zip(whole, reference[max(asked)], strict=True)]
     first = next((i for i, row in enumerate(rows) if not row <= BOUND), None)
-    return Outcome("compared", distances=found, first=first)
+    return Outcome(
+        "compared", distances=found, first=first, unmoved=unmoved, unwritten=unwritten
+    )  # fmt: skip
 
 
 def one_line(error: BaseException) -> str:
@@ -87,3 +92,20 @@ def _fed(model: Any, ids: list[int], step: int) -> np.ndarray:
     cache = make_prompt_cache(model)
     pieces = [_logits(model, ids[i : i + step], cache) for i in range(0, len(ids), step)]
     return np.concatenate(pieces)
+
+
+def _unmoved(model: Any, ids: list[int], logits: np.ndarray, seed: int) -> list[str]:
+    """Names of weights whose values can each move by 5 % without a logit that tells of it."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    unmoved = []
+    for place, (name, array) in enumerate(tree_flatten(model.parameters())):
+        if not mx.issubdtype(array.dtype, mx.floating):
+            continue
+        signs = mx.random.bernoulli(0.5, array.shape, key=mx.random.key(seed + place))
+        model.load_weights([(name, array * mx.where(signs, 1 + MOVE, 1 - MOVE))], strict=False)
+        if distance(_logits(model, ids), logits) <= BOUND:
+            unmoved.append(name)
+        model.load_weights([(name, array)], strict=False)
+    return unmoved

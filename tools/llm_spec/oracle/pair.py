@@ -64,12 +64,13 @@ class Outcome:
         ended: "compared", or the step that one side could not do.
         says: why, where nothing was compared: the error in one line.
         side: the library that could not.
-        distances: largest distance of a row of logits by way ("whole", "cached", "chunked",
-            "batched") and prompt length in tokens; infinite where a side computes NaN.
+        distances: largest distance of a row of logits by way ("whole", "cached", "chunked") and
+            prompt length in tokens; infinite where a side computes NaN.
         first: the first position that differs by more than `BOUND`, of the longest prompt whole.
-        unmoved: weights of the written model that move no logit by more than `BOUND` when they are
-            scaled by 5 %; None where that was not asked for.
-        unread: settings of config.json that mlx-lm's arguments have no field for.
+        unmoved: weights of mlx-lm that move no logit by more than `BOUND` when each of their values
+            moves by 5 %; None where that was not asked for.
+        unwritten: settings of the pair that transformers leaves out of config.json.
+        seconds, peak_memory: of the comparison's process, in seconds and bytes.
     """
 
     ended: Ended
@@ -78,6 +79,6 @@ class Outcome:
     distances: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     first: int | None = None
     unmoved: Sequence[str] | None = None
-    unread: Sequence[str] = ()
+    unwritten: Sequence[str] = ()
     seconds: float = 0.0
     peak_memory: int = 0

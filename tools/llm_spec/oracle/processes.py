@@ -14,7 +14,7 @@ from typing import Any
 
 from llm_spec.oracle.pair import Mend, Outcome, Pair
 
-SECONDS = 120.0  # a tiny pair takes one to five on a slow core
+SECONDS = 300.0  # a tiny pair takes one to five on a slow core
 PRELOADED = ["llm_spec.oracle.imports"]
 _context = get_context("forkserver")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +37,33 @@ def build(pair: Pair) -> Any:
     return model
 
 
-def write(model: Any, pair: Pair, folder: Path) -> None:
+def write(model: Any, pair: Pair, folder: Path) -> list[str]:
     """Save the model as transformers does; unless the pair is as written today, write the settings
-    of the pair into config.json, and name the weights, as published models have them."""
+    of the pair into config.json, and name the weights, as published models have them.
+
+    Returns the settings of the pair that transformers left out.
+    """
     today = pair.as_written_today
     model.save_pretrained(folder, save_original_format=today or pair.file.original_format)
-    if today:
-        return
     file = folder / "config.json"
     config = json.loads(file.read_text())
+    other_names = getattr(model.config, "attribute_map", {})
+    unwritten = [n for n in sorted(_unwritten(config, pair.settings)) if n not in other_names]
+    if today:
+        return unwritten
     _overlay(config, pair.settings)
     file.write_text(json.dumps(config))
     if pair.file.names or pair.file.transposed or pair.file.dropped:
         _rename(folder / "model.safetensors", pair.file)
+    return unwritten
+
+
+def _unwritten(config: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and isinstance(config.get(name), dict):
+            yield from (f"{name}.{inner}" for inner in _unwritten(config[name], value))
+        elif value is not None and config.get(name) != value:
+            yield name
 
 
 def _rename(file: Path, published: File) -> None:
