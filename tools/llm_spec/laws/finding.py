@@ -65,20 +65,25 @@ def within_rounding(what: str, measured: float, case: Case, times: float = 1) ->
     not suffice. In a half type only noise counts: a bound made of its unit of rounding would
     let through an error of 140 %. What is not finite is never what rounding does.
 
-    Where rounding alone moves a half type by more than the largest bound, another expert was chosen
-    or another block read. A distance that is no larger than such jumps says nothing of this type:
-    the float32 copy is what can be judged.
+    A model that chooses (experts, blocks, n-grams) jumps where a choice was close, and three passes
+    may all choose alike: a distance that could be a jump is held to `case.largest_jump`. Where that
+    is more than may be excused, in a half type, a distance that is no larger says nothing of this
+    type: the float32 copy is what can be judged.
 
     `times` is for a comparison in which more than the order of sums differs.
     """
     derived = case.reordered if case.dtype == mx.float32 else 0.0
     if measured <= derived:
         return within(what, measured, derived)
-    excused = times * tolerances.moved_by_rounding(case.dtype, case.noise)
-    moved = times * tolerances.roundings(case.dtype)
-    jumps = case.dtype != mx.float32 and excused < moved * case.noise < math.inf
-    if jumps and excused < measured <= moved * case.largest_jump:
-        return not_applicable(f"{ROUNDING_ALONE} {case.largest_jump:.2g} in this type")
+    most, noise = tolerances.most_moved(case.dtype), case.noise
+    excused = times * tolerances.moved_by_rounding(case.dtype, noise)
+    jumps = most < tolerances.roundings(case.dtype) * noise < math.inf
+    if measured > excused and (jumps or measured <= times * most):
+        noise = case.largest_jump
+        excused = times * tolerances.moved_by_rounding(case.dtype, noise)
+    moved = times * tolerances.roundings(case.dtype) * noise
+    if case.dtype != mx.float32 and excused < measured <= moved < math.inf:
+        return not_applicable(f"{ROUNDING_ALONE} {noise:.2g} in this type")
     return within(what, measured, max(derived, excused))
 
 

@@ -34,8 +34,12 @@ def moved_by_rounding(dtype: mx.Dtype, noise: float) -> float:
     logits by 2 to 10 times the noise. A model that jumps far (glm_moe_dsa by its whole row) is not
     thereby excused from everything: the bound is never above 0.02 in float32, 0.15 in a half type.
     """
-    most = 0.02 if dtype == mx.float32 else 0.15
-    return min(roundings(dtype) * noise, most) if math.isfinite(noise) else 0.0
+    return min(roundings(dtype) * noise, most_moved(dtype)) if math.isfinite(noise) else 0.0
+
+
+def most_moved(dtype: mx.Dtype) -> float:
+    """The largest distance that `moved_by_rounding` allows, however far a model jumps."""
+    return 0.02 if dtype == mx.float32 else 0.15
 
 
 def reconstruction(dtype: mx.Dtype, keys: int = 0, score: float = 0.0) -> float:
