@@ -7,9 +7,8 @@ what the first layer gives tells most settings apart, and logits the others.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from mlx_lm import utils as loading
 
 from llm_spec.laws.case import Case
 from llm_spec.laws.execution import feed_in_chunks, logits_of
-from llm_spec.laws.model.round_trip import loaded, saved, share
+from llm_spec.laws.model.round_trip import loaded, saved
 from llm_spec.model.config import text_config
 from llm_spec.model.dry_run import Calls
 from llm_spec.observe.hooks import watched
@@ -43,22 +42,13 @@ class FirstOutput(Calls):
             super().left(output[...], module)
 
 
-@dataclass(frozen=True)
-class Built:
-    """A model of another configuration, and what its first layer gives of a few tokens: no weight
-    of a later one is read for that. None where the model does not say which its layers are."""
-
-    model: nn.Module
-    first: np.ndarray | None
-
-
 class Probe:
     """A model on disk, and what it computes as its configuration says and with changes to that."""
 
     def __init__(self, case: Case, directory: Path) -> None:
         self._case, self._directory = case, directory
         self._held = dict(tree_flatten(case.model.parameters()))
-        self._stated: dict[str, tuple[Built, list[np.ndarray]]] = {}
+        self._as_stated: dict[tuple[str, str], np.ndarray | None] = {}
 
     def unmoved(
         self, changes: Mapping[str, Changes], token_ids: Sequence[int], beside: Changes
@@ -76,31 +66,32 @@ class Probe:
         return [n for n in rest if not self._moves_logits(changes[n], token_ids, beside)]
 
     def _moves(self, changes: Changes, token_ids: Sequence[int], beside: Changes) -> bool:
-        stated = self._as_stated(token_ids, beside)[0].first
+        stated = self._stated(self._first_output, token_ids, beside)
         try:
-            changed = self._built({**beside, **changes}, token_ids).first
+            changed = self._first_output({**beside, **changes}, token_ids)
         except Exception:
             return True
         return stated is not None and changed is not None and not np.array_equal(changed, stated)
 
     def _moves_logits(self, changes: Changes, token_ids: Sequence[int], beside: Changes) -> bool:
-        stated, logits = self._as_stated(token_ids, beside)
-        if not logits:
-            share(stated.model, self._held)
-            logits.append(logits_of(stated.model, token_ids))
+        stated = self._stated(self._logits, token_ids, beside)
         try:
-            changed = logits_of(self._loaded({**beside, **changes}), token_ids)
+            changed = self._logits({**beside, **changes}, token_ids)
         except Exception:
             return True
-        return not np.array_equal(changed, logits[0])
+        return stated is None or not np.array_equal(changed, stated)
 
-    def _as_stated(
-        self, token_ids: Sequence[int], beside: Changes
-    ) -> tuple[Built, list[np.ndarray]]:
-        key = f"{list(token_ids)} {beside}"
-        if key not in self._stated:
-            self._stated[key] = self._built(beside, token_ids), []
-        return self._stated[key]
+    def _stated(
+        self,
+        compute: Callable[[Changes, Sequence[int]], np.ndarray | None],
+        token_ids: Sequence[int],
+        beside: Changes,
+    ) -> np.ndarray | None:
+        """What `compute` gives without a change. Only that is kept, and not the model."""
+        key = compute.__name__, f"{list(token_ids)} {beside}"
+        if key not in self._as_stated:
+            self._as_stated[key] = compute(beside, token_ids)
+        return self._as_stated[key]
 
     def moves_a_long_text(self, changes: Changes) -> bool:
         """Whether they change the logits of the case's prompt, in one pass or token by token."""
@@ -114,15 +105,20 @@ class Probe:
             step_by_step(self._case, changed), self._case.once(step_by_step)
         )  # fmt: skip
 
-    def _built(self, changes: Changes, token_ids: Sequence[int]) -> Built:
+    def _first_output(self, changes: Changes, token_ids: Sequence[int]) -> np.ndarray | None:
+        """What the first layer gives: no weight of a later one is read for that. None where the
+        model does not say which its layers are."""
         model, _ = loading.load_model(self._configured(changes), lazy=True)
         try:
             first = FirstOutput(layers_of(model)[0])
         except TraceError:
-            return Built(model, None)
+            return None
         with watched(model, None, first):
             model(mx.array([list(token_ids)]))
-        return Built(model, np.array(first[0].output.astype(mx.float32)) if first else None)
+        return np.array(first[0].output.astype(mx.float32)) if first else None
+
+    def _logits(self, changes: Changes, token_ids: Sequence[int]) -> np.ndarray:
+        return logits_of(self._loaded(changes), token_ids)
 
     def _loaded(self, changes: Changes) -> nn.Module:
         return loaded(self._configured(changes), self._held)
