@@ -20,13 +20,13 @@ Mend = Callable[[], None]
 
 @dataclass(frozen=True)
 class File:
-    """How the file that transformers writes must be changed to hold what published files hold.
+    """How the file that transformers writes must be changed before mlx-lm loads it.
 
     Attributes:
         original_format: whether transformers undoes the changes that it makes when it reads.
         names: patterns of tensor names and what replaces them, in this order.
         transposed: pattern of the new names whose last two dimensions are swapped.
-        dropped: pattern of the names of weights that no published file has.
+        dropped: pattern of the names of weights that mlx-lm has no place for.
     """
 
     original_format: bool = True
@@ -41,10 +41,10 @@ class Pair:
 
     Attributes:
         model_type: as config.json names it.
-        settings: what a published config.json of the type states, tiny.
+        settings: what a config.json of the type states, tiny.
         as_written_today: whether mlx-lm gets config.json as transformers writes it; otherwise the
-            settings stand in it too, under the names that published models use.
-        file: how the file of weights becomes what published ones are, unless as written today.
+            settings stand in it too, under the names that they have here.
+        file: how the file of weights is changed, unless as written today.
         lengths: tokens of the prompts.
     """
 
