@@ -25,11 +25,11 @@ def rounding_noise(
     model: nn.Module,
     compute: Callable[[], np.ndarray],
     usual: np.ndarray | None = None,
-    seeds: int = SEEDS,
+    seeds: range = range(SEEDS),
 ) -> float:
     """The largest `distances.distance` by which `compute` moves when roundings do.
 
-    In each of `seeds` runs, each number that a module of `model` hands on is multiplied by
+    In one run per seed, each number that a module of `model` hands on is multiplied by
     1 - eps, 1 or 1 + eps at random, eps being the unit of rounding of the number's own type.
 
     Args:
@@ -38,7 +38,7 @@ def rounding_noise(
     """
     expected = compute() if usual is None else usual
     moved = []
-    for seed in range(seeds):
+    for seed in seeds:
         with outputs_replaced(model, _Rounding(seed)):
             moved.append(distances.distance(compute(), expected))
     return distances.worst(moved)

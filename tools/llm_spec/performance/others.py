@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import psutil
 
 MANY = 0.1
-"""The share of all cores from which a figure is not to be trusted. A desktop at rest takes 0.01 to
-0.05; what else is timed beside one busy core of eight already waits for memory."""
+"""The share of all cores from which a figure is not to be trusted: chosen, not measured."""
 IDLE = ("idle", "iowait", "guest", "guest_nice")  # Linux counts guests under user, too
 
 
