@@ -63,6 +63,13 @@ DROPS = f"""
 LEAVES_A_FILE_OPEN = f"""
     print(open(__file__), print("{ASLEEP}", flush=True), time.sleep(60))
 """
+HAS_NO_LINE = f"""
+    def sleep():
+        print("{ASLEEP}", flush=True)
+        time.sleep(60)
+    sleep.__code__ = sleep.__code__.replace(co_linetable=b"")
+    sleep()
+"""
 HARD_OF_HEARING = """
 import pytest, time
 
@@ -78,6 +85,7 @@ INTERRUPTED = {  # how a spec meets the interrupt, its body, its verdict
     "caught": (CATCHES, "verified"),
     "dropped in a finaliser": (DROPS, "verified"),
     "raised, with a file left open": (LEAVES_A_FILE_OPEN, "not run"),
+    "raised at an instruction without a line": (HAS_NO_LINE, "not run"),
 }
 
 
@@ -92,7 +100,7 @@ def pytest_sessionstart():
 @pytest.mark.slow
 @pytest.mark.claim(id="0.73", falsifier=forget_the_interrupt)
 def test_an_interrupt_that_is_swallowed_still_ends_the_run(exhibit, tmp_path):
-    """Caught by a library, lost in a finaliser, or with a file left open: exit code 2."""
+    """Caught by a library, lost in a finaliser, or raised where it is in the way: exit code 2."""
     ends = {}
     for how, (body, _) in INTERRUPTED.items():
         report = tmp_path / f"{how}.json"
