@@ -111,6 +111,7 @@ def answer_a_token_less(served):
     return {"served": served.through(LyingWire(ask=changed(max_tokens=TOKENS - 1)))}
 
 
+@pytest.mark.slow  # the package takes seconds to import
 @pytest.mark.protocol
 @pytest.mark.claim(id="10.39", falsifier=answer_a_token_less)
 def test_openais_own_client_reads_the_answers(served, exhibit):

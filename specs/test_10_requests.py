@@ -86,9 +86,9 @@ def test_a_seed_gives_the_librarys_draw_and_gives_it_again(served, exhibit):
     """Temperature 2; the second row repeats the first, between other requests."""
     rows = []
     for seed in (1, 1, 2, 3):
-        settings = {"max_tokens": 2 * TOKENS, "temperature": 2.0, "seed": seed}
+        settings = {"max_tokens": TOKENS, "temperature": 2.0, "seed": seed}
         answer = served.client.complete(PROMPTS[0], **settings)
-        said = served.library(served.encode(PROMPTS[0]), 2 * TOKENS, seed=seed, temp=2.0)
+        said = served.library(served.encode(PROMPTS[0]), TOKENS, seed=seed, temp=2.0)
         rows.append((f"seed {seed}", answer.text, said.text))
         served.client.complete("something else", max_tokens=2, temperature=1.0)
     assert len({said for _, _, said in rows}) == 3, "three seeds do not give three texts"
@@ -109,11 +109,11 @@ def test_sampling_settings_reach_the_librarys_sampler(served, exhibit):
     for setting in ({}, *SAMPLING):
         settings = {"temperature": 3.0, **setting}
         answer = served.client.complete(
-            PROMPTS[0], max_tokens=2 * TOKENS, seed=5, **settings
+            PROMPTS[0], max_tokens=TOKENS, seed=5, **settings
         )  # fmt: skip
         temp = settings.pop("temperature")
         said = served.library(
-            served.encode(PROMPTS[0]), 2 * TOKENS, seed=5, temp=temp, **settings
+            served.encode(PROMPTS[0]), TOKENS, seed=5, temp=temp, **settings
         )  # fmt: skip
         rows.append((str(setting), answer.text, said.text))
     assert len({said for _, _, said in rows}) == len(rows), "a setting changes nothing"
@@ -135,8 +135,8 @@ def test_biases_and_penalties_reach_the_librarys_logits_processors(served, exhib
     second = served.library(served.encode(prompt), 1).ids[0]
     rows = []
     for setting in ({}, {"logit_bias": {second: -100.0}}, *PENALTIES):
-        answer = served.client.complete(prompt, max_tokens=3 * TOKENS, **setting)
-        said = served.library(served.encode(prompt), 3 * TOKENS, processors=setting)
+        answer = served.client.complete(prompt, max_tokens=2 * TOKENS, **setting)
+        said = served.library(served.encode(prompt), 2 * TOKENS, processors=setting)
         rows.append((str(setting), answer.text, said.text))
     plain = rows[0][2]
     assert all(said != plain for _, _, said in rows[1:]), "a setting changes nothing"
@@ -220,7 +220,7 @@ def test_after_a_client_that_leaves_the_next_is_served(served, exhibit):
     """Three clients close the connection when their stream begins; then three prompts are asked."""
     rows = []
     for prompt in PROMPTS[:3]:
-        served.client.leave(COMPLETIONS, {"prompt": "tell me a long tale", "max_tokens": 64})
+        served.client.leave(COMPLETIONS, {"prompt": "tell me a long tale", "max_tokens": 32})
         answer = served.client.complete(prompt, max_tokens=TOKENS)
         rows.append((prompt, answer.text, served.library(served.encode(prompt), TOKENS).text))
     served.hold(exhibit, rows, "answers")

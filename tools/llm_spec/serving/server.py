@@ -75,8 +75,10 @@ class Server:
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
 
     def last_words(self, seconds: float = 0.5) -> str:
-        """How it ended and the last line that it printed, in one sentence; nothing if it still runs
-        after `seconds`."""
+        """How it ended and the last line that it printed, in one sentence; nothing if it is healthy
+        or still runs after `seconds`."""
+        if self._is_healthy(seconds):
+            return ""
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -94,17 +96,21 @@ class Server:
 
     def _wait_until_healthy(self, seconds: float) -> None:
         start = time.monotonic()
-        with httpx2.Client(base_url=self.url, timeout=1, trust_env=False, verify=False) as http:
-            while time.monotonic() - start < seconds:
-                if not self.is_running:
-                    raise NotServing(self.last_words())
-                try:
-                    if http.get("/health").status_code == 200:
-                        return
-                except httpx2.HTTPError:
-                    pass  # it does not listen yet
-                time.sleep(0.05)
+        while time.monotonic() - start < seconds:
+            if self._is_healthy():
+                return
+            if not self.is_running:
+                raise NotServing(self.last_words())
+            time.sleep(0.1)  # it does not listen yet
         raise NotServing(f"The server was not healthy within {seconds:g} s.")
+
+    def _is_healthy(self, seconds: float = 1) -> bool:
+        health = f"{self.url}/health"
+        try:
+            answer = httpx2.get(health, timeout=seconds, trust_env=False, verify=False)
+        except httpx2.HTTPError:
+            return False
+        return self.is_running and answer.status_code == 200
 
 
 def free_port() -> int:
