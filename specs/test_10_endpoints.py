@@ -53,11 +53,10 @@ def refused(attempt):
     return None
 
 
-LEFT = []  # what the fault leaves, which must not be ended as garbage either
-
-
-def leave_processes(monkeypatch):
-    monkeypatch.setattr(server, "_end", lambda *parts: LEFT.append(parts))
+def leave_processes(monkeypatch, request):
+    left, end = [], server._end  # what is left must not be ended as garbage either
+    monkeypatch.setattr(server, "_end", lambda *parts: left.append(parts))
+    request.addfinalizer(lambda: [end(*parts) for parts in left])
 
 
 @pytest.mark.claim(id="10.42", falsifier=leave_processes)
