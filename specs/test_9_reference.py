@@ -36,7 +36,7 @@ def judge(exhibit, what, figures, unit=""):
     says = exhibit.measured(
         f"{what}, {name}", figure.value,
         should_be=f"at most {figure.expected:.3g}; refuted over {figure.bound:.3g}; the "
-        f"smallest detectable change is {figure.detectable:.2g}{unit}",
+        f"smallest detectable change is {figure.detectable:.2g}{unit}", bound=figure.bound,
     )  # fmt: skip
     if worst(figures.values()) == "inconclusive":
         exhibit.inconclusive(
@@ -239,7 +239,7 @@ def test_the_error_of_each_matrix_looks_like_rounding(directory, reference, scor
     says = exhibit.measured(
         f"low-rank part of the error (largest singular value over that of rounding), {name}", ratio,
         should_be="at most 1.41, and is refuted over 2 (was an adapter lost or added?): the "
-        f"smallest change of rank one to be seen is {100 * change:.2g} % of the matrix",
+        f"smallest change of rank one to be seen is {100 * change:.2g} % of the matrix", bound=2,
     )  # fmt: skip
     verdict = arrays.verdict_on(fits, lambda: both.layers)
     if verdict == "inconclusive":
@@ -277,6 +277,7 @@ def test_the_config_wires_the_arrays_as_the_reference_does(
     says = exhibit.measured(
         "distance of logits", apart.value,
         should_be=f"at most {apart.expected:.2g} of their norm, the smallest change to be seen",
+        bound=apart.expected,
     )  # fmt: skip
 
     assert apart.verdict == "verified", says

@@ -37,6 +37,8 @@ class Finding:
     holds: bool | None = None
     law: str = ""
     cause: Cause = "measured"
+    bound: float | None = None
+    """The most that `measured` may be, where the law sets such a bound."""
     judged_in: tuple[str, ...] = ()
     """The types of the weights that the law was held against, where they are not in float32 only:
     `("bfloat16", "float32")` once both the weights as stored and a float32 copy kept it."""
@@ -54,7 +56,7 @@ class Finding:
 def within(what: str, measured: float, bound: float) -> Finding:
     """`measured` must not exceed `bound`; a NaN does."""
     should_be = short_exponents(f"at most {bound:.2g}") if bound else "0"
-    return Finding(what, float(measured), should_be, bool(measured <= bound))
+    return Finding(what, float(measured), should_be, bool(measured <= bound), bound=bound)
 
 
 def within_rounding(what: str, measured: float, case: Case, times: float = 1) -> Finding:

@@ -34,6 +34,8 @@ class Claim:
     """What the plan says, where the plan is wrong."""
     law: str | None = None
     """The function of `llm_spec.laws` that decides, where one spec holds a subject to many laws."""
+    remedy: str | None = None
+    """What to do where a model under test refutes it."""
 
     @property
     def experiment(self) -> int:
@@ -76,7 +78,7 @@ def _claim(entry: Mapping[str, object], file: str) -> Claim:
             raise LedgerError(f"{who} has an unknown field {name!r}{hint}")
         if not isinstance(value, str) or not value.strip(" ?"):
             raise LedgerError(f"{who}: {name!r} must be a string that says something.")
-    if missing := names - {"corrects", "law"} - entry.keys():
+    if missing := names - {"corrects", "law", "remedy"} - entry.keys():
         raise LedgerError(f"{who} lacks {', '.join(sorted(missing))}.")
     claim = Claim(**entry)  # type: ignore[arg-type]  # every value was found to be a string above
     if not re.fullmatch(r"\d+\.\d+", claim.id):

@@ -1,18 +1,24 @@
 """How a run ends in the terminal, on one screen: what was checked on what, what is false, what did
-not run and why. The whole ledger is for the page, and for those who ask for it."""
+not run and why, and the verdict on each model that was named. The whole ledger is for the page, and
+for those who ask for it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from llm_spec.ledger import terminal
 from llm_spec.ledger.results import VERDICTS, Row
+from llm_spec.numerics.units import show_number
 from llm_spec.text.untrusted import visible
 
 SUITE = "suite"
+INDENT = (0, 0, 0, 8)
+WORST = 3  # refuted claims of a model that are told in full; the others by their numbers
 MOST = 6
 """So many subjects of one kind, and so many inconclusive claims, are named one by one."""
 
@@ -22,23 +28,27 @@ def closing(
     kinds: Mapping[str, str],
     kill_rate: Mapping[str, int | str] | None,
     written: Sequence[Path],
+    judged: Sequence[Mapping[str, Any]] = (),
 ) -> RenderableType:
     """The end of a run.
 
     `kinds` says what each subject is ("model", "tokenizer only"); `kill_rate` counts the planted
-    faults and the red ones among them; `written` are the files that hold the rest.
+    faults and the red ones among them; `written` are the files that hold the rest; `judged` are the
+    verdicts on the models that were named, as `judgement.judgement` gives them.
     """
+    named = {each["model"] for each in judged}
     parts: list[RenderableType] = []
     for title, lines in {
         "checked": _checked(rows, kinds),
         "the plan, corrected": _corrected(rows),
         "not run": _left_out(rows),
         "inconclusive": _inconclusive(rows),
-        "refuted": _refuted(rows),
+        "refuted": _refuted([row for row in rows if row.subject not in named]),
     }.items():
         if lines:
             parts += [Text(title, style="bold"), *lines]
-    return Group(*parts, *_counts(rows, kill_rate), _files(written))
+    verdicts = [line for each in judged for line in verdict_on(each)]
+    return Group(*parts, *_counts(rows, kill_rate), _files(written), *verdicts)
 
 
 def _checked(rows: Sequence[Row], kinds: Mapping[str, str]) -> Sequence[RenderableType]:
@@ -87,6 +97,42 @@ def _refuted(rows: Sequence[Row]) -> Sequence[RenderableType]:
     """Every new refutation with its evidence. Known faults are only counted."""
     new = [row for row in rows if row.verdict == "refuted" and not row.known]
     return [terminal.entry(group) for group in terminal.groups(new)]
+
+
+def verdict_on(judged: Mapping[str, Any]) -> Sequence[RenderableType]:
+    """The verdict on one model, in about ten lines, as `judgement.judgement` gives it."""
+    verdict, refuted = judged["verdict"], judged["refuted"]
+    style = terminal.STYLES[verdict]
+    line = Text(f"verdict on {visible(judged['model'])}: ", style="bold").append(verdict, style)
+    if judged["known"]:
+        line.append(" by known faults of mlx-lm alone", style=style)
+    counts = ", ".join(f"{count} {name}" for name, count in judged["counts"].items())
+    line.append(f"  ({counts or 'no claim'})", style="not bold")
+    lines: list[RenderableType] = [Text(), line]
+    if verdict == "not run":
+        lines.append(Text("  No claim about it could be decided, which is no verdict.", "yellow"))
+    for entry in refuted[:WORST]:
+        lines += _how_refuted(entry)
+    if others := [entry["claim"] for entry in refuted[WORST:]]:
+        lines.append(_one_line(f"  also refuted: {', '.join(others)}"))
+    if near := [f"{e['claim']} at {e['ratio']:.0%}" for e in judged["nearest"]]:
+        lines.append(_one_line(f"  kept, and nearest to its bound: {', '.join(near)}", "dim"))
+    if judged["again"]:
+        lines.append(Padding(Text(f"evidence: {visible(judged['again'])}"), (0, 0, 0, 2)))
+    return lines
+
+
+def _how_refuted(entry: Mapping[str, Any]) -> Sequence[RenderableType]:
+    found = entry["found"] or ""
+    if entry["figure"] and entry["ratio"]:
+        bound, times = show_number(entry["bound"]), show_number(entry["ratio"])
+        found = f"{entry['figure']}: {times} times its bound of {bound}"
+    what = entry["remedy"] or f"It looks like this: {entry['looks_like']}."
+    return [
+        _one_line(f"{entry['claim']:>6}  {entry['says']}."),
+        Padding(Text(visible(found), "yellow"), INDENT),
+        Padding(Text(what, "cyan"), INDENT),
+    ]
 
 
 def _counts(

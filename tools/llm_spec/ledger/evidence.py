@@ -33,15 +33,20 @@ class Exhibits:
         self._skip = skip
         self.subject = subject
 
-    def measured(self, what: str, value: object, should_be: object) -> str:
+    def measured(
+        self, what: str, value: object, should_be: object, bound: float | None = None
+    ) -> str:
         """Record what was measured against what the claim expects; return the failure message.
+
+        `bound` is the most that a number may be: how near it came is told at the end of a run.
 
         >>> exhibits.measured("largest weight on a later token", 0.43, should_be="0")
         'largest weight on a later token = 0.43, but should be 0 [smollm2-135m]'
         """
         number = show_value(value)
-        self._record(Measured(f"{what} = {number}", show_value(should_be), _finite(value)))
-        return f"{what} = {number}, but should be {show_value(should_be)} [{self.subject}]"
+        expected = show_value(should_be)
+        self._record(Measured(f"{what} = {number}", expected, _finite(value), _finite(bound)))
+        return f"{what} = {number}, but should be {expected} [{self.subject}]"
 
     def inconclusive(self, reason: str) -> NoReturn:
         """The evidence lies inside the measured noise: neither verified nor refuted."""

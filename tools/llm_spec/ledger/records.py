@@ -27,6 +27,8 @@ class Measured:
     says: str
     expected: str
     value: float | None = None
+    bound: float | None = None
+    """The most that the number may be, where the claim sets such a bound."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,24 @@ def records_in(properties: Iterable[tuple[str, Any]]) -> list[Record]:
 def about(properties: Iterable[tuple[str, Any]]) -> About | None:
     """Which claim and subject a report is about; None where its test carries no claim."""
     return next((r for r in records_in(properties) if isinstance(r, About)), None)
+
+
+def in_words(properties: Iterable[tuple[str, Any]], sentence: str) -> list[tuple[str, object]]:
+    """`user_properties` as JUnit XML should hold them: claim, subject, its `sentence`, figures.
+
+    The figures stand beside their bounds; exhibits are for results.json. No name is that of a kind
+    of record, so that `records_in` finds none.
+    """
+    found = records_in(properties)
+    words: list[tuple[str, object]] = []
+    for each in found:
+        if isinstance(each, About):
+            words += [("claim", each.claim), ("subject", each.subject), ("sentence", sentence)]
+        elif isinstance(each, Measured):
+            words.append(("figure", f"{each.says} (should be {each.expected})"))
+            if each.bound and each.value is not None:
+                words.append(("share_of_bound", f"{each.value / each.bound:.3g}"))
+    return words
 
 
 def plain(value: Any) -> Any:

@@ -64,6 +64,8 @@ class Row:
     """Whether it is refuted by documented faults of someone else's alone."""
     values: list[float | None] = field(default_factory=list)
     """The numbers of `measured`, one for each of its sentences; None where that has no number."""
+    bounds: list[float | None] = field(default_factory=list)
+    """The most that each of `values` may be; None where the claim sets no such bound."""
     exhibits: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -98,6 +100,7 @@ class Row:
             "reason": self.reason,
             "known": self.known,
             "values": self.values,
+            "bounds": self.bounds,
             "corrects": claim.corrects,
             "falsifier": claim.falsifier,
             "exhibits": self.exhibits,
@@ -153,6 +156,7 @@ class Results:
             row.measured = "; ".join(each.says for each in measured)
             row.expected = "; ".join(each.expected for each in measured)
             row.values = [each.value for each in measured]
+            row.bounds = [each.bound for each in measured]
         if report.outcome == "failed":
             row.known = report.known and (row.known or "refuted" not in row.outcomes)
         row.outcomes.append(report.verdict)

@@ -1,0 +1,202 @@
+"""Experiment 0: the verdict on a model that --model names: in the terminal, as exit code, in files.
+
+The exit code and the files are those of a run of its own, on a suite of two specs.
+"""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from fixtures.doubles.suite_run import ROOT, plant, small_suite, start_pytest
+from llm_spec.ledger import closing, judgement, terminal
+from llm_spec.ledger.claims import Claim
+from llm_spec.ledger.results import Row
+
+MODEL = "tiny-llama"
+RATIOS = {"9.1": None, "9.2": 3.0, "9.3": 400.0, "9.4": 20.0, "9.5": 1.5}
+SCREEN = 20  # lines of 80 columns
+
+
+def a_row(id_, ratio, verdict="refuted"):
+    """A claim whose figure is so many times its bound; a matter of no degree for None."""
+    claim = Claim(id_, f"Law {id_} holds", "law", "-", "water is wet", remedy=f"Mend {id_}.")
+    value = None if ratio is None else ratio * 1e-5
+    says = f"distance in layer {id_[-1]} = {value}"
+    bound = None if ratio is None else 1e-5
+    return Row(claim, MODEL, [verdict], says, "at most 1e-5", values=[value], bounds=[bound])
+
+
+def keep_the_order_of_the_plan(monkeypatch):
+    monkeypatch.setattr(judgement, "_how_far", lambda entry: 0.0)
+
+
+@pytest.mark.claim(id="0.101", falsifier=keep_the_order_of_the_plan)
+def test_the_verdict_on_a_model_names_the_worst_first_and_what_to_do(exhibit):
+    """Five refuted claims and two that hold: three are told in full, the others by number."""
+    rows = [a_row(id_, ratio) for id_, ratio in RATIOS.items()]
+    rows += [a_row("9.6", 0.2, "verified"), a_row("9.7", 0.9, "verified")]
+    judged = judgement.judgement(rows, MODEL, ["--model", MODEL])
+    shown = terminal.render(
+        closing.closing(rows, {}, None, [], [judged]), width=80, colour=False
+    ).partition("verdict on ")[2]
+    exhibit.text(shown, title="the end of a run")
+    order = [entry["claim"] for entry in judged["refuted"]]
+    told = [id_ for id_ in RATIOS if f"Mend {id_}." in shown]
+    missing = [id_ for id_ in RATIOS if id_ not in shown]
+
+    says = exhibit.measured(
+        "claims in the order told", order, should_be=["9.1", "9.3", "9.4", "9.2", "9.5"]
+    )
+
+    assert order == ["9.1", "9.3", "9.4", "9.2", "9.5"], says
+    assert told == ["9.1", "9.3", "9.4"], f"told in full = {told}, but should be the worst three"
+    assert not missing, f"refuted claims left out = {missing}, but should be none"
+    assert "9.7 at 90%, 9.6 at 20%" in shown, "what came near its bound is not told"
+    lines = len(shown.splitlines())
+    assert lines <= SCREEN, f"lines = {lines}, but should be at most {SCREEN}"
+
+
+# ── A whole run ─────────────────────────────────────────────────────────────────────────────────
+
+SPECS = """
+import pytest
+
+
+@pytest.fixture
+def subject(request):
+    return request.param  # its name: nothing is loaded
+
+
+@pytest.mark.claim(id="9.1", falsifier=None)
+def test_first(subject, exhibit):
+    CAN_RUN or pytest.skip("cannot run here")
+    exhibit.measured("distance", 3e-5, should_be="at most 1e-5", bound=1e-5)
+    assert HOLDS
+
+
+@pytest.mark.claim(id="0.1", falsifier=None)
+def test_second(exhibit):
+    exhibit.measured("of the suite", 1, should_be=1)
+"""
+CASES = {
+    "refuted": ("CAN_RUN, HOLDS = True, False\n", 1),
+    "verified": ("CAN_RUN, HOLDS = True, True\n", 0),
+    "not run": ("CAN_RUN, HOLDS = False, True\n", 5),
+}
+
+
+def run_of(directory, setting):
+    """The exit code, the verdict in results.json and the words in JUnit XML of one run."""
+    suite = small_suite(directory, setting + SPECS, ["9.1", "0.1"])
+    files = suite / "results.json", suite / "verdict.xml"
+    run = start_pytest("specs", "--model", MODEL, "--report", files[0], "--junitxml", files[1],
+                       root=suite)  # fmt: skip
+    run.communicate(timeout=120)
+    document = json.loads(files[0].read_text())
+    tree = ElementTree.fromstring(files[1].read_text())
+    words = [
+        {each.get("name"): each.get("value") for each in case.iter("property")}
+        for case in tree.iter("testcase")
+    ]
+    return run.returncode, document["judged"][0]["verdict"], words
+
+
+def all_runs(tmp_path):
+    return {name: run_of(tmp_path / name.replace(" ", "-"), text)
+            for name, (text, _) in CASES.items()}  # fmt: skip
+
+
+def call_what_did_not_run_verified(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, CALL_VERIFIED)
+
+
+CALL_VERIFIED = """
+def pytest_configure():
+    from fixtures.plugins import reporter
+
+    told = reporter.judgement
+    reporter.judgement = lambda *given: told(*given) | {"verdict": "verified"}
+"""
+
+
+@pytest.mark.claim(id="0.102", falsifier=call_what_did_not_run_verified)
+def test_exit_code_and_results_give_the_verdict_on_the_model(tmp_path, exhibit):
+    """A model of which no claim could be decided is no pass, though its specs only skipped."""
+    found = {name: run[:2] for name, run in all_runs(tmp_path).items()}
+    exhibit.table([[name, *run] for name, run in found.items()],
+                  columns=["what the specs do", "exit code", "verdict in results.json"],
+                  title="three runs")  # fmt: skip
+    expected = {name: (code, name) for name, (_, code) in CASES.items()}
+
+    says = exhibit.measured("exit code and verdict", found, should_be=expected)
+
+    assert found == expected, says
+
+
+def write_records_as_they_are(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, WRITE_RECORDS)
+
+
+WRITE_RECORDS = """
+def pytest_configure():
+    from llm_spec.ledger import records
+
+    records.in_words = lambda properties, sentence: properties
+"""
+
+
+@pytest.mark.claim(id="0.103", falsifier=write_records_as_they_are)
+def test_junit_xml_tells_claim_subject_sentence_and_figure(tmp_path, exhibit):
+    """What `--junitxml` writes of the spec that is refuted."""
+    words = run_of(tmp_path / "suite", CASES["refuted"][0])[2]
+    exhibit.text(json.dumps(words, indent=1), title="properties in the file")
+    expected = {
+        "claim": "9.1", "subject": MODEL, "sentence": "9.1 holds",
+        "figure": "distance = 3e-5 (should be at most 1e-5)", "share_of_bound": "3",
+    }  # fmt: skip
+
+    says = exhibit.measured("properties of the refuted spec", words[0], should_be=expected)
+
+    assert words[0] == expected, says
+
+
+# ── In continuous integration ───────────────────────────────────────────────────────────────────
+
+GUIDE = ROOT / "docs/judge.md"
+
+
+def misspell_an_option(monkeypatch, tmp_path):
+    guide = tmp_path / "judge.md"
+    guide.write_text(GUIDE.read_text().replace("--junitxml", "--junit-file"))
+    monkeypatch.setattr(sys.modules[__name__], "GUIDE", guide)
+
+
+@pytest.mark.claim(id="0.99", falsifier=misspell_an_option)
+def test_the_example_for_github_actions_can_be_run(exhibit):
+    """YAML of the documentation: its steps, and whether pytest takes the options that it gives."""
+    text = GUIDE.read_text().partition("```yaml\n")[2].partition("```")[0]
+    workflow = yaml.safe_load(text)
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    exhibit.table([[step.get("name"), step.get("uses"), step.get("run")] for step in steps],
+                  columns=["step", "action", "command"], title="the workflow")  # fmt: skip
+    (command,) = [step["run"] for step in steps if "pytest" in step.get("run", "")]
+    program, *arguments = shlex.split(command.replace("../model", MODEL))
+    run = start_pytest(*arguments, "--claims")  # reads its options, and lists claims
+    error = run.communicate(timeout=120)[1]
+
+    says = exhibit.measured("exit code of pytest with these options", run.returncode, should_be=0)
+
+    assert run.returncode == 0, f"{says}: {error.strip()[-200:]}"
+    assert program == "pytest", f"program = {program}, but should be pytest"
+    assert all(("uses" in step) != ("run" in step) for step in steps), "a step does nothing"
+    assert True in workflow, "nothing starts it"  # YAML 1.1 reads `on` as true
+    assert "secrets." not in text, "it asks for a secret"
+    kept = next(step for step in steps if "upload-artifact" in step.get("uses", ""))
+    written = [Path(a).name for a in arguments if a.endswith((".json", ".html", ".xml"))]
+    listed = [Path(line).name for line in kept["with"]["path"].split()]
+    assert listed == written, f"files kept = {listed}, but should be {written}"
