@@ -15,6 +15,7 @@ import pytest
 from mlx_lm import batch_generate, stream_generate
 
 from fixtures.doubles.lying_wire import LyingWire, same
+from llm_spec.performance.speed import batch_ceiling
 from llm_spec.serving.client import COMPLETIONS
 
 PROMPTS = ("the cat", "Rust is", "one two three four", "to be or not to be", "b c d e f g",
@@ -124,3 +125,34 @@ def test_http_keeps_a_share_of_the_librarys_tokens_per_second(served, exhibit):
     says = exhibit.measured("least share of the library's speed", ratio, should_be=f"≥ {LEAST}")
 
     assert ratio >= LEAST, says
+
+
+SHARE = 0.05  # of the ceiling, on a model of 0.1 M parameters
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="10.46", falsifier=wait_for_a_second)
+def test_8_clients_get_a_share_of_the_ceiling_of_their_batch(served, exhibit):
+    """The ceiling is what the model alone decodes for 8 sequences at once, measured before and
+    after each of three rounds of 8 clients; the best of them counts. No server can pass it."""
+    longest = max((served.encode(prompt) for prompt in PROMPTS), key=len)
+
+    def ask(prompt):
+        return served.client.complete(prompt, max_tokens=TOKENS).counted[1]
+
+    ceilings, rates = [batch_ceiling(served.model, longest, len(PROMPTS))], []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        with ThreadPoolExecutor(len(PROMPTS)) as clients:
+            made = sum(clients.map(ask, PROMPTS))
+        rates.append(made / (time.perf_counter() - start))
+        ceilings.append(batch_ceiling(served.model, longest, len(PROMPTS)))
+    rate, ceiling = median(rates), max(ceilings)
+    exhibit.bars(
+        {"8 clients": rate, "ceiling of the batch": ceiling}, "throughput", axis="tokens per second"
+    )
+    share = rate / ceiling
+
+    says = exhibit.measured("share of the ceiling", share, should_be=f"{SHARE} to 1")
+
+    assert SHARE <= share <= 1, says

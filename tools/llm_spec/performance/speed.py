@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 from mlx_lm.generate import generate_step, generation_stream, wired_limit
+from mlx_lm.models.cache import make_prompt_cache
 
 from llm_spec.numerics.timing import Sample
 
@@ -112,3 +113,31 @@ def decode_rate(model: nn.Module, prompt: Sequence[int], generated: int, rounds:
 def prefill_rate(model: nn.Module, prompt: Sequence[int], rounds: int = 5) -> Sample:
     """Tokens per second while reading `prompt`, up to and with the first token made."""
     return measure_speed(model, prompt, 2, rounds).prefill
+
+
+def batch_ceiling(
+    model: nn.Module, prompt: Sequence[int], rows: int, steps: int = 16, rounds: int = 4
+) -> float:
+    """Tokens per second that `rows` sequences at once get at most, whatever serves them.
+
+    The fastest of `rounds` times `steps` greedy decode steps of the model after `prompt`, the same
+    in each row, and nothing else: no sampler, no text, no other request.
+    """
+    tokens, cache = mx.array([list(prompt)] * rows), make_prompt_cache(model)
+
+    def step(tokens: mx.array) -> mx.array:
+        likeliest = model(tokens, cache=cache)[:, -1:].argmax(axis=-1)
+        mx.async_eval(likeliest)  # type: ignore[no-untyped-call]
+        return likeliest
+
+    seconds = []
+    with wired_limit(model, [generation_stream]):
+        for _ in range(rounds):
+            tokens = step(tokens)  # the first one reads the prompt
+            mx.eval(tokens)
+            start = time.perf_counter()
+            for _ in range(steps):
+                tokens = step(tokens)
+            mx.eval(tokens)
+            seconds.append(time.perf_counter() - start)
+    return rows * steps / min(seconds)

@@ -1,5 +1,6 @@
-"""A server as a process on this machine: started on loopback, and gone when it is closed."""
+"""A server as processes on this machine: started on loopback, and gone when it is closed."""
 
+import json
 import os
 import signal
 import socket
@@ -9,8 +10,9 @@ import tempfile
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx2
 
@@ -25,13 +27,14 @@ class NotServing(Exception):
 
 
 class Server:
-    """A process that serves `model`, a directory, on loopback. It is ended with the object, or with
-    this process.
+    """A process that serves `model`, a directory, on loopback, or one per rank. It is ended with
+    the object, or with this process.
 
     Args:
         program: the command to which `--model`, `--host` and `--port` are added.
         port: 0 for one that is free.
         seconds: how long it may take until it says that it is healthy.
+        ranks: how many processes share the model, in a ring of MLX's. The first of them answers.
 
     Raises:
         NotServing: the port is taken, the process ended, or it was not healthy in time. No process
@@ -39,23 +42,31 @@ class Server:
     """
 
     def __init__(
-        self, model: Path, program: Sequence[str] = MLX_LM, port: int = 0, seconds: float = PATIENCE
-    ) -> None:
-        self.port = port or free_port()
+        self, model: Path, program: Sequence[str] = MLX_LM, port: int = 0,
+        seconds: float = PATIENCE, ranks: int = 1,
+    ) -> None:  # fmt: skip
+        own, *ring = free_ports(1 + ranks)
+        self.port = port or own
         self.url = f"http://127.0.0.1:{self.port}"
         if _is_taken(self.port):
             raise NotServing(f"Port {self.port} is taken: name another, or none.")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
+        hosts = tempfile.NamedTemporaryFile("w", suffix=".json")  # noqa: SIM115  # the same
+        json.dump([[f"127.0.0.1:{each}"] for each in ring], hosts)
+        hosts.flush()
         where = ("--model", str(model), "--host", "127.0.0.1", "--port", str(self.port))
         with tempfile.TemporaryDirectory() as empty:
             # Nothing is fetched, and no hub's folder is there: nothing of the user's is listed.
             nothing = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": empty, "NO_PROXY": "127.0.0.1"}
-        self._process = subprocess.Popen(
-            [*program, *where], env={**os.environ, **nothing}, stdin=subprocess.DEVNULL,
-            stdout=self._log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        self.close = weakref.finalize(self, _end, self._process, self._log)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.close = weakref.finalize(self, _end, self._processes, self._log, hosts)
         try:
+            for rank in range(ranks):
+                shared = {"MLX_RANK": str(rank), "MLX_HOSTFILE": hosts.name} if ranks > 1 else {}
+                self._processes.append(subprocess.Popen(
+                    [*program, *where], env={**os.environ, **nothing, **shared},
+                    stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
+                ))  # fmt: skip
             self._wait_until_healthy(seconds)
         except BaseException:
             self.close()
@@ -63,11 +74,17 @@ class Server:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        """Of the process that answers."""
+        return self._processes[0].pid
 
     @property
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        return self._ended is None
+
+    @property
+    def _ended(self) -> "subprocess.Popen[bytes] | None":
+        """A process that ended, if one did: then the others wait for it in vain."""
+        return next((each for each in self._processes if each.poll() is not None), None)
 
     def log(self) -> str:
         """What it printed so far. Not to be trusted."""
@@ -80,7 +97,7 @@ class Server:
         if self._is_healthy(seconds):
             return ""
         try:
-            code = self._process.wait(seconds)
+            code = (self._ended or self._processes[0]).wait(seconds)
         except subprocess.TimeoutExpired:
             return ""
         last = one_line((self.log().strip().splitlines() or ["nothing"])[-1])
@@ -88,9 +105,9 @@ class Server:
 
     def interrupt(self, seconds: float) -> int:
         """Press Ctrl-C: the exit code. Raises `NotServing` if it still runs after `seconds`."""
-        self._process.send_signal(signal.SIGINT)
+        self._processes[0].send_signal(signal.SIGINT)
         try:
-            return self._process.wait(seconds)
+            return self._processes[0].wait(seconds)
         except subprocess.TimeoutExpired:
             raise NotServing(f"The server still runs {seconds:.0f} s after Ctrl-C.") from None
 
@@ -115,10 +132,16 @@ class Server:
 
 def free_port() -> int:
     """A port of loopback on which nobody listened a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """As many of them, each another."""
+    with ExitStack() as bound:
+        probes = [bound.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _is_taken(port: int) -> bool:
@@ -127,8 +150,10 @@ def _is_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _end(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
-    process.wait()
-    log.close()
+def _end(processes: "list[subprocess.Popen[bytes]]", *files: IO[Any]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+    for file in files:
+        file.close()
