@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import mlx.core as mx
 
 from llm_spec.laws.case import Case
+from llm_spec.model.release import lacking
 from llm_spec.numerics import tolerances
 from llm_spec.numerics.units import short_exponents, show_number
 from llm_spec.text.untrusted import one_line
@@ -209,6 +210,8 @@ def _tried(check: Callable[..., Finding], given: tuple[Any, ...]) -> Finding:
         finding = Finding("raised", _sentence(error), "no exception", False, cause="raised")
         if any(says in str(error) for says in NO_KERNEL):
             finding = not_applicable(f"MLX cannot compute it on this device: {_sentence(error)}")
+        if lacks := lacking(error):
+            finding = not_applicable(lacks)
     return dataclasses.replace(finding, law=check.__name__)
 
 

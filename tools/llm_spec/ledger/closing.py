@@ -43,6 +43,7 @@ def closing(
         "the plan, corrected": _corrected(rows),
         "not run": _left_out(rows),
         "inconclusive": _inconclusive(rows),
+        "mended": _mended(rows),
         "refuted": _refuted([row for row in rows if row.subject not in named]),
     }.items():
         if lines:
@@ -91,6 +92,14 @@ def _inconclusive(rows: Sequence[Row]) -> Sequence[RenderableType]:
     if len(found) > MOST:
         lines.append(_one_line(f"       and {len(found) - MOST} other claims"))
     return lines
+
+
+def _mended(rows: Sequence[Row]) -> Sequence[RenderableType]:
+    """What known faults say no more of: news for the project, and no failure for its users."""
+    found = terminal.groups(row for row in rows if row.mended)
+    return [
+        _one_line(f"{group[0].claim.id:>5}  {visible(group[0].reason or '')}") for group in found
+    ]
 
 
 def _refuted(rows: Sequence[Row]) -> Sequence[RenderableType]:

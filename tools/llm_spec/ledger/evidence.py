@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from llm_spec.ledger.kinds import KINDS
-from llm_spec.ledger.records import Fault, Inconclusive, Measured, Noise, Record, Shown
+from llm_spec.ledger.records import Fault, Inconclusive, Measured, Mended, Noise, Record, Shown
 from llm_spec.numerics.units import show_value
 
 
@@ -52,6 +52,10 @@ class Exhibits:
         """The evidence lies inside the measured noise: neither verified nor refuted."""
         self._record(Inconclusive(reason))
         self._skip(f"inconclusive: {reason}")
+
+    def mended(self, says: str) -> None:
+        """A documented fault does not show any more, in a release newer than those known."""
+        self._record(Mended(says))
 
     def noise(self, of: str, value: float) -> None:
         """A noise floor: how far repeats of one thing lie apart here, as a share of it."""

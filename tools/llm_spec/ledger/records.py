@@ -61,7 +61,14 @@ class Inconclusive:
     reason: str
 
 
-Record = About | Measured | Shown | Fault | Noise | Inconclusive
+@dataclass(frozen=True)
+class Mended:
+    """A documented fault of someone else's is gone in a release newer than those known."""
+
+    says: str
+
+
+Record = About | Measured | Shown | Fault | Noise | Inconclusive | Mended
 _TYPES: dict[str, type[Record]] = {
     "about": About,
     "measured": Measured,
@@ -69,6 +76,7 @@ _TYPES: dict[str, type[Record]] = {
     "fault": Fault,
     "noise": Noise,
     "inconclusive": Inconclusive,
+    "mended": Mended,
 }
 _KINDS = {record: kind for kind, record in _TYPES.items()}
 

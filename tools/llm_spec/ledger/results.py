@@ -17,6 +17,7 @@ from llm_spec.ledger.records import (
     Fault,
     Inconclusive,
     Measured,
+    Mended,
     Noise,
     Record,
     Shown,
@@ -62,6 +63,8 @@ class Row:
     reason: str | None = None
     known: bool = False
     """Whether it is refuted by documented faults of someone else's alone."""
+    mended: bool = False
+    """Whether it is verified although a fault of someone else's was known to refute it."""
     values: list[float | None] = field(default_factory=list)
     """The numbers of `measured`, one for each of its sentences; None where that has no number."""
     bounds: list[float | None] = field(default_factory=list)
@@ -99,6 +102,7 @@ class Row:
             "expected": self.expected,
             "reason": self.reason,
             "known": self.known,
+            "mended": self.mended,
             "values": self.values,
             "bounds": self.bounds,
             "corrects": claim.corrects,
@@ -167,6 +171,8 @@ class Results:
                 row.exhibits.append(record.exhibit)
             elif isinstance(record, Fault):
                 self.faults.append(record)
+            elif isinstance(record, Mended):
+                row.mended, row.reason = True, record.says
             elif isinstance(record, Noise):
                 why = f"measured by claim {row.claim.id} on {row.subject}"
                 self.noise.append({"name": record.of, "value": record.value, "why": why})

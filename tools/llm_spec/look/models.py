@@ -17,6 +17,7 @@ from platformdirs import user_cache_path
 
 from llm_spec.directory import BadModel, inspect_directory
 from llm_spec.directory.chat_template import BoundedTemplate
+from llm_spec.model import release
 from llm_spec.model.float32 import float32_copy, float32_fits
 from llm_spec.text.untrusted import one_line, quoted
 
@@ -96,7 +97,7 @@ def _fetched(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = [each for each in loading.DEFAULT_ALLOW_PATTERNS if not each.endswith(".py")]
+    patterns = release.fetched_patterns()
     try:
         try:
             return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))

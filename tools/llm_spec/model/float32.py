@@ -9,9 +9,10 @@ import mlx.nn as nn
 import psutil
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm import utils as loading
-from mlx_lm.models.mla import MultiLinear, QuantizedMultiLinear
 
+from llm_spec.model import release
 from llm_spec.model.accounting import total_parameters
+from llm_spec.numerics import device
 
 SHARE = 0.5
 """Of the memory that is free, how much the copy may take: caches and logits need the rest."""
@@ -61,13 +62,14 @@ def evaluate(model: nn.Module) -> None:
 
 def _with_heads_unpacked(model: nn.Module) -> nn.Module:
     """`model` with one matrix per head of latent attention unpacked: mlx-lm leaves those packed."""
+    packed = release.part("mlx_lm.models.mla", "QuantizedMultiLinear")
     unpacked = []
     for path, module in model.named_modules():
-        if isinstance(module, QuantizedMultiLinear):
+        if packed is not None and isinstance(module, packed):
             how = (module.group_size, module.bits, module.mode)
             weight = mx.dequantize(module.weight, module.scales, module.biases, *how)
             heads, outputs, inputs = weight.shape
-            linear = MultiLinear(inputs, outputs, heads)
+            linear = release.part("mlx_lm.models.mla", "MultiLinear")(inputs, outputs, heads)
             linear.weight = weight
             unpacked.append((path, linear))
     model.update_modules(tree_unflatten(unpacked))
@@ -85,7 +87,7 @@ def _widened(array: mx.array) -> mx.array:
 
 
 def _free() -> int:
-    info = mx.device_info(mx.default_device())
+    info = device.info()
     budget = info.get("max_recommended_working_set_size") or info.get("free_memory")
     free = psutil.virtual_memory().available
     return min(free, budget - mx.get_active_memory()) if isinstance(budget, int) else free

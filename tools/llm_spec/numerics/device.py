@@ -1,14 +1,23 @@
 """What MLX computes on, as people call it."""
 
+from collections.abc import Mapping
+
 import mlx.core as mx
 
 KINDS = "cpu", "metal", "cuda"
 
 
+def info() -> Mapping[str, str | int]:
+    """What MLX knows of the default device; of a CPU nothing before MLX 0.30.4."""
+    if hasattr(mx, "device_info"):
+        return dict(mx.device_info(mx.default_device()))
+    return dict(mx.metal.device_info()) if kind() == "metal" else {}
+
+
 def device_name() -> str:
     """What MLX calls the default device, e.g. "Apple M3 Pro"."""
-    info = mx.device_info(mx.default_device())
-    return str(info.get("device_name") or info.get("architecture") or mx.default_device())
+    about = info()
+    return str(about.get("device_name") or about.get("architecture") or mx.default_device())
 
 
 def kind() -> str:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import mlx.core as mx
-
+from llm_spec.numerics import device
 from llm_spec.numerics.units import show_bytes
 
 TABLE = Path(__file__).with_name("chips.toml")
@@ -78,7 +77,7 @@ def one_of(variants: list[Chip], cpu_cores: int | None = None) -> Chip:
 
 def here() -> Chip | None:
     """The chip of MLX's default device, or None where the table cannot tell."""
-    info = mx.device_info(mx.default_device())
+    info = device.info()
     try:
         return one_of(named(str(info.get("device_name", ""))), os.cpu_count())
     except UnknownChip:

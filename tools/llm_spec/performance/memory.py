@@ -20,6 +20,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from llm_spec.model.accounting import total_bytes
 from llm_spec.model.dry_run import Call, dry_run
 from llm_spec.model.steps import PREFILL_STEP, Step
+from llm_spec.numerics import device
 
 # Results of one layer that are alive at once, in rows as wide as the layer's widest result and as
 # the hidden state. Counted in a Llama layer (gate, up, activation, product; the residual, its norm,
@@ -166,7 +167,7 @@ def budget() -> tuple[int, str]:
     On Metal the working set that macOS recommends, which is less than the RAM; on CUDA the card's
     memory; on a CPU the machine's.
     """
-    info: Mapping[str, str | int] = mx.device_info(mx.default_device())
+    info: Mapping[str, str | int] = device.info()
     for key, about in (
         ("max_recommended_working_set_size", "what macOS lets the GPU keep resident"),
         ("total_memory", "the GPU's memory"),
@@ -180,7 +181,7 @@ def budget() -> tuple[int, str]:
 def available() -> int:
     """Bytes of the budget that nothing has taken yet."""
     total, _ = budget()
-    free = mx.device_info(mx.default_device()).get("free_memory")
+    free = device.info().get("free_memory")
     if isinstance(free, int):
         return free
     return min(total - mx.get_active_memory(), psutil.virtual_memory().available)

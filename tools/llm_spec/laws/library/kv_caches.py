@@ -10,7 +10,7 @@ that fails, the finding tells the fewest moves.
 from __future__ import annotations
 
 import numpy as np
-from mlx_lm.models.cache import BatchKVCache, BatchRotatingKVCache, QuantizedKVCache
+from mlx_lm.models import cache as caching
 
 from llm_spec.laws.finding import Finding, law, within
 from llm_spec.laws.library.play import Distances, play_within
@@ -79,7 +79,8 @@ def batch_caches_reload() -> Finding:
 def rows_without_a_token_come_out() -> Finding:
     """An empty row of an empty batch can be extracted as an empty cache."""
     taken = [
-        batch.extract(0) for batch in (BatchKVCache([0, 0]), BatchRotatingKVCache(WINDOW, [0, 0]))
+        batch.extract(0)
+        for batch in (caching.BatchKVCache([0, 0]), caching.BatchRotatingKVCache(WINDOW, [0, 0]))
     ]
     return within("tokens in the extracted row", max(cache.size() for cache in taken), 0)
 
@@ -88,7 +89,7 @@ def rows_without_a_token_come_out() -> Finding:
 def quantised_caches_round() -> Finding:
     """A quantised cache holds keys and values rounded to its grid, past its allocation step."""
     rng = np.random.default_rng(0)
-    play = Histories(QuantizedKVCache(GROUP, BITS), rows=1, rounded=True)
+    play = Histories(caching.QuantizedKVCache(GROUP, BITS), rows=1, rounded=True)
     worst = max(play.feed(rng, [length]) for length in (5, 1, 300, 1, 1, 40))
     play.trim(50)
     worst = max(worst, play.feed(rng, [3]))

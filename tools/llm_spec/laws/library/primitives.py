@@ -10,7 +10,6 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models import base
 from mlx_lm.models import cache as caching
-from mlx_lm.models.pipeline import PipelineMixin
 from mlx_lm.models.rope_utils import initialize_rope
 
 from llm_spec.laws.execution import generating
@@ -167,14 +166,6 @@ class Group:
         self.rank, self.size = lambda: rank, lambda: size
 
 
-class Stack(PipelineMixin, nn.Module):
-    """Layers that know their number."""
-
-    def __init__(self, layers: int) -> None:
-        super().__init__()
-        self.layers: Sequence[Any] = [Numbered(i) for i in range(layers)]
-
-
 class Numbered(nn.Module):
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -182,6 +173,15 @@ class Numbered(nn.Module):
 
 
 def _share(layers: int, rank: int, size: int) -> list[int]:
-    stack = Stack(layers)
+    from mlx_lm.models.pipeline import PipelineMixin  # here: releases before 0.28.1 have none
+
+    class Stack(PipelineMixin, nn.Module):
+        """Layers that know their number."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers: Sequence[Any] = [Numbered(i) for i in range(layers)]
+
+    stack = Stack()
     stack.pipeline(Group(rank, size))
     return [layer.number for layer in stack.pipeline_layers]

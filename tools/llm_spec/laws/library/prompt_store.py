@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlx_lm.models.cache import LRUPromptCache
+from mlx_lm.models import cache as caching
 
 from llm_spec.laws.finding import Finding, law, same
 from llm_spec.laws.library.play import play_same
@@ -22,7 +22,7 @@ def prompts_are_reused() -> Finding:
     finding = play_same("prompts that are not found as stored", PromptStore, "none", PLAYS, MOVES)
     if not finding.holds:
         return finding
-    store = LRUPromptCache(max_size=4)
+    store = caching.LRUPromptCache(max_size=4)
     for length in (1, 2, 3):
         store.insert_cache("model", list(range(length)), [holding(list(range(length)))])
     kept = (len(store), store.nbytes)

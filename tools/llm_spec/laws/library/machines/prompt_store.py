@@ -5,7 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from hypothesis.strategies import integers, lists
-from mlx_lm.models.cache import KVCache, LRUPromptCache
+from mlx_lm.models import cache as caching
+from mlx_lm.models.cache import KVCache
 
 from llm_spec.laws.library.play import Missed
 from llm_spec.laws.library.reference_cache import numbered
@@ -18,7 +19,7 @@ class PromptStore(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.store = LRUPromptCache(max_size=4)
+        self.store = caching.LRUPromptCache(max_size=4)
         self.last: list[int] = []
 
     @rule(tokens=PROMPTS)

@@ -1,0 +1,265 @@
+"""Experiment 0: what the suite makes of other releases of mlx and mlx-lm than those it knows."""
+
+import dataclasses
+
+import pytest
+from mlx_lm.models import cache
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from fixtures.doubles.suite_run import ROOT, claims_in, small_suite, start_pytest
+from fixtures.doubles.suite_run import plant as plant_in_a_run
+from fixtures.models import known_faults
+from fixtures.models.known_faults import KnownFault
+from fixtures.models.law_verdict import hold_to_law
+from fixtures.models.subjects import Subject
+from fixtures.provision.catalogue import Entry
+from llm_spec.laws import LAWS, OBJECT_LAWS
+from llm_spec.ledger.evidence import Exhibits
+from llm_spec.ledger.records import Mended
+from llm_spec.model import release
+
+LAW_OF = {law.__name__: law for law in (*LAWS, *OBJECT_LAWS)}
+BROKEN, OF_IT = "plamo3", "cached_is_uncached"
+HEALTHY, BY_IT = "llama", "causality"
+
+
+def pretend(patch, **versions):
+    """Let these releases be installed: `mlx_lm="0.30.7"`."""
+    real = release.installed
+    told = {name.replace("_", "-"): Version(version) for name, version in versions.items()}
+    patch.setattr(release, "installed", lambda package: told.get(package) or real(package))
+
+
+def verdict(architecture, law, told):
+    """What becomes of a tiny model that is held to a law; what is recorded goes to `told`."""
+    silent = Exhibits(told.append, architecture, pytest.skip)
+    try:
+        hold_to_law(Subject(Entry("a model", "", "", architecture=architecture)), law, silent)
+    except pytest.xfail.Exception:
+        return "known"
+    except AssertionError:
+        return "refuted"
+    return "mended" if any(isinstance(it, Mended) for it in told) else "verified"
+
+
+def known_for(patch, architecture, law, **bounds):
+    """Let the only known fault be plamo3's, in these releases and of this architecture's law."""
+    fault = next(f for f in known_faults.known_faults() if BROKEN in f.architectures)
+    shows = {law: fault.laws[OF_IT]}
+    only = dataclasses.replace(fault, architectures=[architecture], laws=shows, **bounds)
+    patch.setattr(known_faults, "known_faults", lambda: (only,))
+
+
+def know_no_release(monkeypatch):
+    monkeypatch.setattr(KnownFault, "is_in", lambda self, installed: True)
+
+
+@pytest.mark.claim(id="0.132", falsifier=know_no_release)
+def test_a_known_fault_excuses_nothing_outside_of_its_releases(exhibit):
+    """A tiny plamo3, whose fault is said to be in mlx-lm 0.30.0 and mended in 0.31.0."""
+    found = {}
+    for installed in ("0.29.1", "0.30.0", "0.30.7", "0.31.0", "0.32.2"):
+        with pytest.MonkeyPatch.context() as patch:
+            pretend(patch, mlx_lm=installed)
+            known_for(patch, BROKEN, OF_IT, since="0.30.0", until="0.31.0")
+            found[installed] = verdict(BROKEN, LAW_OF[OF_IT], [])
+    exhibit.table(list(map(list, found.items())), ["mlx-lm", "verdict"], f"{BROKEN}'s {OF_IT}")
+    known = [installed for installed in found if found[installed] == "known"]
+
+    says = exhibit.measured("releases that it is excused in", known, should_be=["0.30.0", "0.30.7"])
+
+    assert set(found.values()) == {"known", "refuted"}, says
+    assert known == ["0.30.0", "0.30.7"], says
+
+
+def know_every_release(monkeypatch):
+    monkeypatch.setattr(release, "is_newer", lambda package: False)
+
+
+@pytest.mark.claim(id="0.133", falsifier=know_every_release)
+def test_a_fault_that_a_new_release_mends_is_told_and_fails_no_run(exhibit):
+    """A law that a tiny llama keeps, and a fault that is said to break it: in the newest release
+    that is known the entry is wrong, in a newer one the fault is mended."""
+    newest, found = release.NEWEST["mlx-lm"], {}
+    newer = f"{newest.major}.{newest.minor + 1}.0"
+    for installed in (str(newest), newer):
+        with pytest.MonkeyPatch.context() as patch:
+            pretend(patch, mlx_lm=installed)
+            known_for(patch, HEALTHY, BY_IT)
+            found[installed] = verdict(HEALTHY, LAW_OF[BY_IT], told := [])
+    mended = [it.says for it in told if isinstance(it, Mended)]
+    exhibit.table(list(map(list, found.items())), ["mlx-lm", "verdict"], f"{HEALTHY}'s {BY_IT}")
+
+    says = exhibit.measured("verdicts", list(found.values()), should_be=["refuted", "mended"])
+
+    assert list(found.values()) == ["refuted", "mended"], says
+    assert f"mended in mlx-lm {newer}" in mended[0], f"it is told as {mended}"
+
+
+def know_older_ones(monkeypatch):
+    older = {package: Version("0.1.0") for package in release.NEWEST}
+    monkeypatch.setattr(release, "NEWEST", older)
+
+
+@pytest.mark.claim(id="0.134", falsifier=know_older_ones)
+def test_the_newest_releases_that_are_known_are_those_that_ci_installs(exhibit):
+    """constraints.txt and `llm_spec.model.release`: there a fault that is mended fails."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pinned = {it.name: str(it.specifier).removeprefix("==") for it in pins}
+    known = {package: str(version) for package, version in release.NEWEST.items()}
+    wanted = {package: pinned[package] for package in known}
+    exhibit.table(list(map(list, wanted.items())), ["package", "pinned"], "constraints.txt")
+
+    says = exhibit.measured("the newest releases that are known", known, should_be=wanted)
+
+    assert known == wanted, says
+
+
+def ask_for_a_buffer(patch):
+    patch.delattr(cache, "TokenBuffer")
+    return "token_buffers_remember"
+
+
+def import_a_pipeline(patch):
+    patch.setitem(__import__("sys").modules, "mlx_lm.models.pipeline", None)
+    return "every_rank_has_its_layers"
+
+
+def tell_nothing_apart(monkeypatch):
+    monkeypatch.setattr("llm_spec.laws.finding.lacking", lambda error: "")
+
+
+# What is taken away, the release that it is taken from, and whether the law then does not apply.
+LACKS = [
+    (ask_for_a_buffer, "0.30.7", "mlx-lm 0.30.7 has no mlx_lm.models.cache.TokenBuffer"),
+    (import_a_pipeline, "0.28.0", "mlx-lm 0.28.0 has no mlx_lm.models.pipeline"),
+    (ask_for_a_buffer, str(release.NEWEST["mlx-lm"]), "raised"),
+]
+
+
+@pytest.mark.claim(id="0.135", falsifier=tell_nothing_apart)
+def test_what_a_release_lacks_is_not_run_and_named(exhibit):
+    """Laws whose part of mlx-lm is taken away: in older releases they do not apply, in the newest
+    that is known it is a mistake."""
+    found = []
+    for take, installed, _ in LACKS:
+        with pytest.MonkeyPatch.context() as patch:
+            pretend(patch, mlx_lm=installed)
+            finding = LAW_OF[take(patch)]()
+        found.append(finding.what)
+    exhibit.table(
+        [[take.__name__, installed, what] for (take, installed, _), what in zip(LACKS, found)],
+        columns=["taken away", "from mlx-lm", "finding"], title="what a release lacks",
+    )  # fmt: skip
+    wanted = [what for _, _, what in LACKS]
+
+    says = exhibit.measured("findings", found, should_be=wanted)
+
+    assert found == wanted, says
+
+
+BESIDE_OTHERS = """
+from pathlib import Path
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure():
+    import mlx_lm.models
+    mlx_lm.models.__path__.append(str(Path(__file__).parent))
+"""
+OVERLOOK_WHAT_RAISES = """
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    from fixtures.synthetic import architectures
+    architectures._raises = lambda name: False
+"""
+
+
+def overlook_what_raises(monkeypatch, tmp_path):
+    plant_in_a_run(monkeypatch, tmp_path, OVERLOOK_WHAT_RAISES)
+
+
+@pytest.mark.claim(id="0.136", falsifier=overlook_what_raises)
+def test_an_architecture_that_cannot_be_imported_is_refuted_and_no_other_is(exhibit, tmp_path):
+    """A run of claim 9.10 on llama, and on a module beside it that raises when it is imported."""
+    module = 'class Model: ...\nclass ModelArgs: ...\nraise RuntimeError("no such kernel")\n'
+    (tmp_path / "unimportable.py").write_text(module, encoding="utf-8")
+    (tmp_path / "beside_others.py").write_text(BESIDE_OTHERS, encoding="utf-8")
+    run = start_pytest(
+        "-p", "beside_others", "specs/test_9_laws.py", "--architectures", "llama,unimportable",
+        "-n", "0", "--claim", "9.10", "--report", tmp_path / "results.json",
+        program=f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import pytest; raise SystemExit(pytest.main())",
+    )  # fmt: skip
+    exhibit.text("".join(run.communicate())[-2000:], title="what the run says")
+    rows = [row for row in claims_in(tmp_path / "results.json") if row["id"] == "9.10"]
+    verdicts = {
+        row["subject"]: row["verdict"] for row in rows if row["subject"].startswith(("l", "u"))
+    }
+    said = "".join(row["measured"] or "" for row in rows if row["verdict"] == "refuted")
+    wanted = {
+        "llama (tiny)": "verified", "llama (tiny, retied)": "verified",
+        "unimportable (tiny)": "refuted",
+    }  # fmt: skip
+
+    says = exhibit.measured("verdicts", verdicts, should_be=wanted)
+
+    assert verdicts == wanted, says
+    assert "RuntimeError: no such kernel" in said, f"its reason = {said!r}"
+
+
+ASKS_IN_A_SPEC_AND_IN_A_FIXTURE = """
+import pytest
+from mlx_lm.models import cache
+from packaging.version import Version
+from llm_spec.model import release
+
+release.installed = lambda package: Version("0.30.7")
+
+@pytest.fixture
+def made():
+    return cache.NeverHeardOf()
+
+@pytest.mark.claim(id="1.1", falsifier=print)
+def test_asks(exhibit):
+    cache.NeverHeardOf()
+
+@pytest.mark.claim(id="1.2", falsifier=print)
+def test_is_given(exhibit, made):
+    assert made
+
+@pytest.mark.claim(id="1.3", falsifier=print)
+def test_is_wrong(exhibit):
+    {}.never_heard_of
+"""
+TELL_NOTHING_APART = """
+def pytest_configure():
+    from llm_spec.model import release
+    release.lacking = lambda error: ""
+"""
+
+
+def tell_nothing_apart_in_a_run(monkeypatch, tmp_path):
+    plant_in_a_run(monkeypatch, tmp_path, TELL_NOTHING_APART)
+
+
+@pytest.mark.claim(id="0.137", falsifier=tell_nothing_apart_in_a_run)
+def test_a_spec_that_asks_for_what_a_release_lacks_is_not_run(exhibit, tmp_path):
+    """A small suite: a spec and a fixture ask mlx-lm for a name that it does not have, and one asks
+    another object."""
+    suite = small_suite(tmp_path / "suite", ASKS_IN_A_SPEC_AND_IN_A_FIXTURE, ["1.1", "1.2", "1.3"])
+    run = start_pytest("specs", "--report", tmp_path / "results.json", root=suite)
+    exhibit.text("".join(run.communicate())[-2000:], title="what the run says")
+    rows = claims_in(tmp_path / "results.json")
+    found = {row["id"]: row["verdict"] for row in rows}
+    reasons = [row["reason"] for row in rows if row["verdict"] == "not run"]
+
+    wanted = {"1.1": "not run", "1.2": "not run", "1.3": "refuted"}
+    says = exhibit.measured("verdicts", found, should_be=wanted)
+
+    assert found == wanted, says
+    assert set(reasons) == {"mlx-lm 0.30.7 has no mlx_lm.models.cache.NeverHeardOf"}, reasons
