@@ -67,7 +67,7 @@ class Comparison:
         texts: Mapping[str, Encoded],
         reference_texts: Mapping[str, Encoded],
     ) -> None:
-        self._model, self._reference = model, reference
+        self._model, self.reference_model = model, reference
         self.storage, self._grids = storage_of(packed), grids_of(packed)
         self._texts, self._reference_texts = list(texts.values()), list(reference_texts.values())
         self._cut = cut_differently(texts, reference_texts)
@@ -75,14 +75,14 @@ class Comparison:
     @cached_property
     def _passes(self) -> list[Pass]:
         """The reference's own, all of them: everything is held to their logits."""
-        check_weights(self._reference, of_subject=False)
-        return list(passes(self._reference, self._reference_texts, of_subject=False))
+        check_weights(self.reference_model, of_subject=False)
+        return list(passes(self.reference_model, self._reference_texts, of_subject=False))
 
     @cached_property
     def reference(self) -> Predictions:
         """The reference's own; its distance is from itself, computed twice on the first text."""
         first = self._reference_texts[:1]
-        again = passes(self._reference, first, of_subject=False)
+        again = passes(self.reference_model, first, of_subject=False)
         noise = predictions(again, first, self._passes)
         own = predictions(self._passes, self._reference_texts, [])
         return replace(own, distance=noise.distance, first=noise.first)
@@ -109,7 +109,7 @@ class Comparison:
         ours, floor, noise = (
             each.apart for each in (self.subject, self.stored.predictions, self.reference)
         )
-        mean, p99 = self._reordered_kl
+        mean, p99 = self.reordered_kl
         return {
             "mean": Figure(ours.mean_kl, max(floor.mean_kl, mean), noise.mean_kl),
             "p99": Figure(ours.p99_kl, max(floor.p99_kl, p99), noise.p99_kl),
@@ -141,10 +141,12 @@ class Comparison:
 
     @cached_property
     def _reordered_squares(self) -> np.ndarray:
-        return reordered_squares(self._passes, self._reordered(len(layers_of(self._reference))))
+        return reordered_squares(
+            self._passes, self._reordered(len(layers_of(self.reference_model)))
+        )
 
     @property
-    def _reordered_kl(self) -> tuple[float, float]:
+    def reordered_kl(self) -> tuple[float, float]:
         """Mean and 99th percentile of KL then: half the variance of e under the probabilities."""
         kl = self._reordered_squares / 2
         return float(kl.mean()), float(np.quantile(kl, 0.99))
@@ -162,29 +164,29 @@ class Comparison:
         coarser than its storage asks for, is the reference stored as it is; and where the two are
         wired alike, what it predicts is what the reference then does.
         """
-        ours, theirs = self._arrays
+        ours, theirs = self.tensors
         if self._is_rounded:
             alike = not self._cut and self.wiring.verdict == "verified"
-            return Stored(theirs, ours, self.subject if alike else self._predict_with(ours))
+            return Stored(theirs, ours, self.subject if alike else self.predict_with(ours))
         undone = None
         if scaled := arrays.scales_per_channel(ours, theirs, self.beyond):
             original = theirs | {path: each.original for path, each in scaled.items()}
             rounded = stored_like(original, ours, self.storage)
-            costs = self._predict_with(rounded)
+            costs = self.predict_with(rounded)
             undone = self._undone(original, costs)
             if undone.verdict == "verified":
                 return Stored(original, rounded, costs, scaled, undone)
         rounded = stored_like(theirs, ours, self.storage)
-        return Stored(theirs, rounded, self._predict_with(rounded), {}, undone)
+        return Stored(theirs, rounded, self.predict_with(rounded), {}, undone)
 
     @cached_property
     def beyond(self) -> dict[str, float]:
         """The share of each array's numbers that rounding to the nearest does not explain."""
-        return arrays.beyond_rounding(*self._arrays, self.storage, self._grids)
+        return arrays.beyond_rounding(*self.tensors, self.storage, self._grids)
 
     @property
     def _is_rounded(self) -> bool:
-        ours, theirs = self._arrays
+        ours, theirs = self.tensors
         return bool(ours) and not any(
             arrays.is_beyond(share) or arrays.is_coarse(theirs[path], way, self._grids.get(path))
             for path, way in self.storage.items()
@@ -197,31 +199,31 @@ class Comparison:
         Each is known as well as the rounding of the numbers in its row or column allows: its own
         error is to theirs in power as one is to their count. Vectors are taken rounded.
         """
-        theirs = self._arrays[1]
-        scaled = self._predict_with(original, texts=1)
+        theirs = self.tensors[1]
+        scaled = self.predict_with(original, texts=1)
         vectors = {path: each for path, each in theirs.items() if each.ndim == 1}
-        rounded = theirs | stored_like(vectors, self._arrays[0], self.storage)
-        least = self._predict_with(rounded, texts=1).apart.mean_kl
+        rounded = theirs | stored_like(vectors, self.tensors[0], self.storage)
+        least = self.predict_with(rounded, texts=1).apart.mean_kl
         fewest = min(min(each.shape[-2:]) for each in original.values() if each.ndim > 1)
         rounding, _ = position_kl(scaled.first.logits, costs.first.logits)
         floor = least + UNDONE / fewest * float(rounding.mean())
-        return Figure(scaled.apart.mean_kl, max(floor, self._reordered_kl[0]))
+        return Figure(scaled.apart.mean_kl, max(floor, self.reordered_kl[0]))
 
-    def _predict_with(self, held: Arrays, texts: int | None = None) -> Predictions:
+    def predict_with(self, held: Arrays, texts: int | None = None) -> Predictions:
         """What the reference predicts with other arrays."""
         own, some = self._passes, self._reference_texts[:texts]  # before it holds the others
-        if all(held[path] is array for path, array in self._arrays[1].items()):
+        if all(held[path] is array for path, array in self.tensors[1].items()):
             return predictions(own[:texts], some, own)
-        with holding(self._reference, held):
-            return predictions(passes(self._reference, some, False), some, own)
+        with holding(self.reference_model, held):
+            return predictions(passes(self.reference_model, some, False), some, own)
 
     @cached_property
-    def _arrays(self) -> tuple[Arrays, Arrays]:
+    def tensors(self) -> tuple[Arrays, Arrays]:
         """The subject's and the reference's; none of the subject's where they cannot be paired."""
         try:
-            return arrays.paired(self._model, self._reference)
+            return arrays.paired(self._model, self.reference_model)
         except ValueError:
-            return {}, dict(tree_flatten(self._reference.parameters()))
+            return {}, dict(tree_flatten(self.reference_model.parameters()))
 
     @property
     def layers(self) -> list[Figure]:
@@ -278,9 +280,9 @@ class Comparison:
 
     def _paired(self) -> Arrays:
         """The subject's arrays. Raises ValueError where they cannot be paired."""
-        ours, _ = arrays.paired(self._model, self._reference)
+        ours, _ = arrays.paired(self._model, self.reference_model)
         check_weights(self._model, of_subject=True)
-        check_weights(self._reference, of_subject=False)
+        check_weights(self.reference_model, of_subject=False)
         return ours
 
     @cached_property
@@ -293,7 +295,7 @@ class Comparison:
         ours = self._paired()
         text = self._reference_texts[:1]
         (seen,) = passes(self._model, text, True) if self._cut else [self.subject.first]
-        with holding(self._reference, ours):
-            (wired,) = passes(self._reference, text, of_subject=True)
+        with holding(self.reference_model, ours):
+            (wired,) = passes(self.reference_model, text, of_subject=True)
         apart = distances.distance(np.array(seen.logits), np.array(wired.logits))
-        return Figure(apart, self._reordered(len(layers_of(self._reference))) / HALF_A_BIT)
+        return Figure(apart, self._reordered(len(layers_of(self.reference_model))) / HALF_A_BIT)
