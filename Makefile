@@ -16,8 +16,8 @@ verify: .venv/installed-$(EXTRAS)
 
 test: EXTRAS = blas,report,serving,browser,dev
 test: lint
-	$(BIN)/pytest specs/ --prove -n 2
-	$(BIN)/pytest specs/ -m "slow or browser" --prove -n 2
+	$(BIN)/pytest specs/ --prove -n 2 --dist worksteal
+	$(BIN)/pytest specs/ -m "slow or browser" --prove -n 2 --dist worksteal
 
 lint: EXTRAS = blas,report,serving,browser,dev
 lint:

@@ -14,7 +14,6 @@ import pytest
 
 from fixtures.models import roles
 from fixtures.models.inspection import NAMED_MODELS, REFERENCE
-from fixtures.plugins.snapshots import PerSubject
 from fixtures.plugins.stash import BLAS
 from llm_spec.ledger import records
 from llm_spec.ledger.evidence import Exhibits
@@ -69,9 +68,3 @@ def exhibit(request):
     about = records.about(properties)
     subject = about.subject if about else "suite"
     return Exhibits(lambda it: properties.append(records.as_property(it)), subject, pytest.skip)
-
-
-@pytest.fixture
-def snapshot(snapshot):
-    """syrupy's snapshots, one set a subject. Discrete facts only: no floats, times or prose."""
-    return snapshot.use_extension(PerSubject)

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from fixtures import planted
 from fixtures.models.known_faults import faults_of
-from fixtures.plugins.collection import ledger_of
+from fixtures.plugins.collection import asked_tiers, ledger_of
 from llm_spec.laws import LAWS, OBJECT_LAWS, TEXT_LAWS, Finding
 from llm_spec.laws.finding import NO_KERNEL, ROUNDING_ALONE
 
@@ -24,7 +24,8 @@ CANNOT_BE_JUDGED = (*NO_KERNEL, ROUNDING_ALONE)
 
 def pytest_generate_tests(metafunc):
     if "planted_fault" in metafunc.fixturenames:
-        metafunc.parametrize("planted_fault", list(pairs()), indirect=True)
+        run = "slow" in asked_tiers(metafunc.config)  # else none of the 500 has to be collected
+        metafunc.parametrize("planted_fault", list(pairs()) if run else [], indirect=True)
 
 
 def pairs():
