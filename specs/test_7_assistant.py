@@ -9,6 +9,7 @@ from fixtures.texts import jobs, prompts
 from fixtures.texts.passages import fingerprint
 from llm_spec.model import accounting
 from llm_spec.quality import assistant
+from llm_spec.quality.card import card
 
 SMALL, LARGE = 1e9, 3e9  # parameters
 CONTROLS = {
@@ -214,6 +215,11 @@ def test_first_token_and_speed_account_for_the_whole_reply(trained, exhibit):
 # ── A model's scores ──────────────────────────────────────────────────────────────────────────
 
 
+def answers_to(subject, own):
+    respond = assistant.responder(subject.model, subject.tokenizer, own.max_tokens)
+    return assistant.ask(respond, own.jobs, range(own.answers))
+
+
 def answer_well(prompt, seed):
     return assistant.Answer(
         next(jobs.GOOD[job.name] for job in jobs.the_four() if job.prompt == prompt)
@@ -227,19 +233,21 @@ def let_a_person_answer(monkeypatch):
 
 @pytest.mark.idle
 @pytest.mark.claim(id="7.26", falsifier=let_a_person_answer)
-def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(trained, exhibit):
-    """Three answers to each job, judged by all criteria; 95 % intervals."""
+def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(trained, own_jobs, exhibit):
+    """Three answers to each job, judged by all criteria; 95 % intervals. Of jobs of one's own
+    (--jobs) the claim says nothing: their candidates are for `llm-spec choose`."""
     size = accounting.total_parameters(trained.packed)
     if not trained.tokenizer.has_chat_template:
         pytest.skip("this model has no chat template")
-    trials = jobs.answers_of(trained)
-    controls = {
-        name: assistant.ask(control, jobs.the_four(), [0]) for name, control in CONTROLS.items()
-    }
+    asked = own_jobs.jobs if own_jobs else jobs.the_four()
+    trials = answers_to(trained, own_jobs) if own_jobs else jobs.answers_of(trained)
+    controls = {name: assistant.ask(control, asked, [0]) for name, control in CONTROLS.items()}
     model = assistant.candidate(trained.name, trials, accounting.total_bytes(trained.packed))
+    told, listed = card(trained.path), trained.entry.licence
+    model |= told | {"licence": told["licence"] or (None if listed == "unknown" else listed)}
     exhibit.add(
-        "candidates", f"the assistant's jobs, {len(jobs.SEEDS)} answers each",
-        sources=fingerprint({job.name: job.prompt for job in jobs.the_four()}),
+        "candidates", f"the assistant's jobs, {len(trials) // len(asked)} answers each",
+        sources=fingerprint({job.name: job.prompt for job in asked}),
         candidates=[model, *(assistant.candidate(n, t, control=True) for n, t in controls.items())],
     )  # fmt: skip
     whole = model["criteria"][0]
@@ -251,6 +259,8 @@ def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(trained, exhibit
         should_be=expected,
     )  # fmt: skip
 
+    if own_jobs:
+        exhibit.inconclusive("the claim is about the suite's four jobs, and others were asked for")
     if SMALL <= size < LARGE:
         exhibit.inconclusive("the claim says nothing about models of 1B to 3B parameters")
     if size < SMALL:

@@ -8,6 +8,7 @@ import pytest
 
 from fixtures.texts import jobs
 from llm_spec.cli import choose as choose_command
+from llm_spec.ledger import results
 from llm_spec.quality import assistant, selection
 from llm_spec.quality.selection import Candidate
 
@@ -48,7 +49,7 @@ def test_the_best_of_those_that_fit_and_answer_in_time_is_recommended(exhibit):
     assert choice.recommended == "good and in time", says
 
 
-def a_results_file(path, schema=1, sources="the same jobs", name="a model"):
+def a_results_file(path, schema=results.SCHEMA, sources="the same jobs", name="a model"):
     """Results of one run with one candidate, written as the suite writes them."""
     trials = assistant.ask(assistant.constant("no"), jobs.the_four(), [0])
     entry = {"kind": "candidates", "title": "", "sources": sources}
@@ -58,7 +59,7 @@ def a_results_file(path, schema=1, sources="the same jobs", name="a model"):
 
 
 def read_any_schema(monkeypatch):
-    monkeypatch.setattr(selection, "SCHEMA", 2)
+    monkeypatch.setattr(selection, "SCHEMAS", (1, 2, 3))
 
 
 @pytest.mark.claim(id="7.31", falsifier=read_any_schema)
@@ -70,7 +71,7 @@ def test_results_that_cannot_be_compared_are_refused_in_a_sentence(tmp_path, cap
     torn = tmp_path / "torn.json"
     torn.write_text('{"schema": 1')
     cases = {
-        "another schema": [a_results_file(tmp_path / "schema.json", schema=2, name="other")],
+        "another schema": [a_results_file(tmp_path / "schema.json", schema=3, name="other")],
         "other jobs": [good, a_results_file(tmp_path / "jobs.json", sources="x", name="other")],
         "one model twice": [good, good],
         "no candidates": [empty],
@@ -80,7 +81,9 @@ def test_results_that_cannot_be_compared_are_refused_in_a_sentence(tmp_path, cap
     said = {}
     for case, paths in cases.items():
         code = choose_command.run(
-            argparse.Namespace(results=paths, memory=None, within=10.0, tokens=150.0)
+            argparse.Namespace(
+                results=paths, memory=None, within=10.0, tokens=150.0, measure=None, replies=False
+            )
         )
         said[case] = (code, capsys.readouterr().err.strip().replace(str(tmp_path), "…"))
     exhibit.table(
@@ -94,6 +97,7 @@ def test_results_that_cannot_be_compared_are_refused_in_a_sentence(tmp_path, cap
 
     says = exhibit.measured("cases refused", len(refused), should_be=len(cases))
 
+    assert selection.candidates_in([good]), "what the suite writes today is refused"
     assert len(refused) == len(cases), says
 
 

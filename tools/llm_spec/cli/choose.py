@@ -1,4 +1,9 @@
-"""`llm-spec choose RESULTS.json…`: candidates side by side, one recommended by a rule."""
+"""`llm-spec choose`: assistants side by side, one recommended by a stated rule.
+
+llm-spec choose --measure                                 # all that are on this disk and fit
+llm-spec choose --measure smollm2-135m path/to/model --jobs mine.toml --replies
+llm-spec choose choice/*.json                             # of what was measured before
+"""
 
 import argparse
 import sys
@@ -6,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llm_spec.cli import candidates as measuring
 from llm_spec.quality.selection import (
     REPLY_TOKENS,
     WITHIN_S,
-    Candidate,
     Refused,
     candidates_in,
     choose,
@@ -17,13 +22,30 @@ from llm_spec.quality.selection import (
     within_memory,
 )
 
+FOLDER = Path("choice")
+CONTEXT = 2048  # tokens that a candidate must have room for
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
     """Add this subcommand."""
     parser = subparsers.add_parser(
-        "choose", help="put assistants side by side and recommend one by a stated rule"
+        "choose", help="measure assistants on this disk, put them side by side, recommend one"
     )
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json")
+    parser.add_argument("results", type=Path, nargs="*", metavar="RESULTS.json")
+    parser.add_argument(
+        "--measure", nargs="*", metavar="MODEL",
+        help="measure these models first, or all assistants on this disk that fit; nothing is "
+        "downloaded, and what was measured before is not measured again",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=Path, metavar="FILE", help="jobs and criteria of your own, as TOML"
+    )
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where results are kept (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--replies", action="store_true", help="print each model's first reply to each job"
+    )
     parser.add_argument(
         "--memory", metavar="SIZE",
         help="memory that a model may use, such as 24GB (default: every model that ran fits)",
@@ -39,54 +61,84 @@ def add_parser(subparsers: "argparse._SubParsersAction[Any]") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the comparison: 0 with a recommendation, 1 without one, 2 if nothing is comparable."""
-    from rich.console import Console
-
+    """Print the comparison: 0 with a recommendation, 1 without one, 2 if nothing is comparable,
+    130 after Ctrl-C."""
+    from llm_spec.cli import cards
     from llm_spec.numerics.units import BadAmount, parse_bytes
     from llm_spec.text.untrusted import visible
 
     tokens = max(1, round(args.tokens))
     try:
-        candidates = candidates_in(args.results, tokens)
-        devices = devices_of(args.results)
-        if args.memory is not None:
-            budget = parse_bytes(args.memory, "--memory", 1e6, 1e13)
+        budget = parse_bytes(args.memory, "--memory", 1e6, 1e13) if args.memory else None
+        paths = [*args.results]
+        if args.measure is not None:
+            paths += _measured(args, budget)
+        if not paths:
+            raise Refused("Name results files, or measure: llm-spec choose --measure.")
+        candidates, devices = candidates_in(paths, tokens), devices_of(paths)
+        if budget is not None:
             candidates = within_memory(candidates, budget)
-    except (Refused, BadAmount) as refused:
+    except measuring.Stopped:
+        again = "run the same command again, and it goes on"
+        print(f"Interrupted: what is measured is kept in {args.folder}; {again}.", file=sys.stderr)
+        return 130
+    except (Refused, BadAmount, OSError) as refused:
         print(visible(str(refused)), file=sys.stderr)
         return 2
     choice = choose(candidates, args.within, tokens)
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(_table(candidates, tokens))
+    cards.show(candidates, tokens, replies=args.replies)
     if len(devices) > 1:
         names = ", ".join(visible(device) for device in devices)
-        console.print(f"Times were taken on different devices ({names}): only the jobs compare.")
-    console.print(f"\nRule: {choice.rule}")
-    console.print(f"Recommended: {visible(choice.recommended or 'none')}")
+        print(f"Times were taken on different devices ({names}): only the jobs compare.")
+    print(f"\nRule: {choice.rule}")
+    print(f"Recommended: {visible(choice.recommended or 'none')}")
     for reason in choice.reasons:
-        console.print(f"  {visible(reason)}")
+        print(f"  {visible(reason)}")
     return 0 if choice.recommended else 1
 
 
-def _table(candidates: Sequence[Candidate], tokens: int) -> Any:
-    from rich.table import Table
-    from rich.text import Text
+def _measured(args: argparse.Namespace, budget: int | None) -> Sequence[Path]:
+    """The results files of the short list. Raises Refused where there is nothing to measure."""
+    from llm_spec.quality import on_disk
 
-    from llm_spec.numerics.units import show_bytes
+    if not measuring.SPECS.exists():
+        raise Refused(f"{measuring.SPECS} is not here: run this in a checkout of llm-spec.")
+    try:
+        models = on_disk.named(args.measure) if args.measure else on_disk.assistants()
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    fitting = [model for model in models if _fits(model.path, budget)]
+    for model in models:
+        _tell(f"{model.name}: {'on the short list' if model in fitting else 'does not fit'}")
+    if not fitting:
+        raise Refused("No assistant on this disk fits: `llm-spec fit` says which models would.")
+    return measuring.measure(fitting, args.folder, args.jobs, _tell)
+
+
+def _fits(path: Path, budget: int | None) -> bool:
+    """Whether `llm-spec fit` says so of a directory; a GGUF file is tried."""
+    if not path.is_dir():
+        return True
+    from llm_spec.directory import BadModel
+    from llm_spec.model.config import BadConfig
+    from llm_spec.performance import memory
+    from llm_spec.performance.capacity import stored
+    from llm_spec.performance.plan import Machine
+
+    room, about = (budget, "as given") if budget is not None else memory.budget()
+    machine = Machine(room, None, about, fused=about != memory.MACHINE)
+    try:
+        variants = stored(path, machine.fused, CONTEXT)
+    except (BadConfig, BadModel):
+        return True  # why it cannot be used is told by the run that tries
+    fits = [variant.fits(machine, min(CONTEXT, variant.course.limit)) for variant in variants]
+    return any(fits) or not fits
+
+
+def _tell(line: str) -> None:
     from llm_spec.text.untrusted import visible
 
-    table = Table("candidate", "jobs done", "fits", f"{tokens} tokens in", "tok/s", "peak memory")
-    for each in sorted(candidates, key=lambda each: (each.control, -each.rate)):
-        cells = (
-            each.name + (" (control)" if each.control else ""),
-            each.jobs,
-            "-" if each.control else ("yes" if each.fits else "no"),
-            "-" if each.reply_s is None else f"{each.reply_s:.1f} s",
-            "-" if each.tokens_per_s is None else f"{each.tokens_per_s:.1f}",
-            "-" if each.peak_bytes is None else show_bytes(each.peak_bytes),
-        )
-        table.add_row(*(Text(visible(cell)) for cell in cells))
-    return table
+    print(visible(line), file=sys.stderr, flush=True)
 
 
 def _positive(text: str) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMAS = (1, 2)  # of results that hold candidates in the same form
 KINDS = ("candidates", "assistant")  # exhibits that hold candidates
 DONE = "job done"
 REPLY_TOKENS = 150
@@ -31,6 +31,13 @@ class Candidate:
     tokens_per_s: float | None
     peak_bytes: int | None
     control: bool
+    licence: str | None = None
+    languages: tuple[str, ...] = ()
+    context: int | None = None
+    n_bytes: int | None = None
+    first_token_s: float | None = None
+    replies: tuple[tuple[str, str], ...] = ()
+    """The first reply to each job, by the job's name."""
 
     @property
     def rate(self) -> float:
@@ -101,7 +108,7 @@ def candidates_in(paths: Sequence[Path], tokens: int = REPLY_TOKENS) -> list[Can
 
     A candidate fits, for it ran; `within_memory` asks about another machine.
 
-    Raises Refused, with one sentence, for a file that cannot be read, another schema than 1, a
+    Raises Refused, with one sentence, for a file that cannot be read, another schema, a
     file without candidates, answers to other jobs than those of the first file, or one name for
     two candidates.
     """
@@ -122,7 +129,7 @@ def candidates_in(paths: Sequence[Path], tokens: int = REPLY_TOKENS) -> list[Can
             raise Refused(f"{path} is not a results file of this suite.") from None
         if not here:
             raise Refused(
-                f"{path} holds no candidates: run the specs of experiment 7 with -m idle."
+                f"{path} holds no candidates: `llm-spec choose --measure` makes such files."
             )
         for sources, candidate in here:
             asked.setdefault(sources, path)
@@ -159,8 +166,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise Refused(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Refused(f"{path} is not a results file of this suite.") from None
-    if schema != SCHEMA:
-        raise Refused(f"{path} has schema {schema!r}; only schema {SCHEMA} can be compared.")
+    if schema not in SCHEMAS:
+        raise Refused(f"{path} has schema {schema!r}; only {SCHEMAS[0]} and {SCHEMAS[1]} compare.")
     return document
 
 
@@ -181,4 +188,15 @@ def _candidate(entry: dict[str, Any], tokens: int) -> Candidate:
         tokens_per_s=float(speed) if speed else None,
         peak_bytes=None if peak is None else int(peak),
         control=bool(entry["control"]),
+        licence=entry.get("licence"),
+        languages=tuple(map(str, entry.get("languages") or ())),
+        context=entry.get("context"),
+        n_bytes=entry.get("bytes"),
+        first_token_s=None if first is None else float(first),
+        replies=tuple(
+            {
+                str(each["task"]): str(each["text"])
+                for each in reversed(entry.get("outputs") or [])
+            }.items()
+        )[::-1],
     )

@@ -1,0 +1,152 @@
+"""Experiment 0: `llm-spec choose` measures each assistant once, also by jobs of one's own."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fixtures.doubles.refusals import is_one_sentence
+from fixtures.doubles.suite_run import ROOT
+from llm_spec.cli import candidates, command_line
+from llm_spec.ledger import results
+from llm_spec.quality import assistant, own_jobs
+
+# ── Measured once ───────────────────────────────────────────────────────────────────────────────
+
+CARD = {"licence": "MIT", "languages": ["en", "de"], "context": 4096}
+
+
+def measuring(names, interrupted=()):
+    """In place of the suite's own run: notes which model it is asked for, and writes results."""
+
+    def start_pytest(arguments, log):
+        name = Path(arguments[arguments.index("--model") + 1]).name
+        names.append(name)
+        if name in interrupted:
+            raise KeyboardInterrupt
+        answer = assistant.Answer("yes", True, 3, 0.1, 50.0, 0.2, 10**9)
+        job = assistant.Job("agree", "Agree.", "", (("yes", lambda text, source: None),))
+        trials = assistant.ask(lambda prompt, seed: answer, [job], [0, 1])
+        entry = assistant.candidate(name, trials, 10**8) | CARD
+        exhibit = {"kind": "candidates", "title": "", "sources": "x", "candidates": [entry]}
+        Path(arguments[arguments.index("--report") + 1]).write_text(json.dumps({
+            "schema": results.SCHEMA, "environment": {"partial": False},
+            "claims": [{"exhibits": [exhibit]}],
+        }))  # fmt: skip
+        return 0
+
+    return start_pytest
+
+
+def forget_the_models_files(monkeypatch):
+    monkeypatch.setattr(candidates, "_depends_on", lambda model, jobs: "000000000000")
+
+
+@pytest.mark.claim(id="0.106", falsifier=forget_the_models_files)
+def test_choosing_measures_each_model_once_and_goes_on_after_an_interrupt(
+    tmp_path, monkeypatch, capsys, exhibit
+):
+    """Four runs of one command on two models: stopped at the second, again, again, and once more
+    after a file of the first model has changed."""
+    monkeypatch.chdir(ROOT)
+    models = [tmp_path / "first", tmp_path / "second"]
+    for model in models:
+        model.mkdir()
+        (model / "config.json").write_text("{}")
+    command = ["choose", "--folder", str(tmp_path / "kept"), "--measure", *map(str, models)]
+    asked, codes, shown = [], [], []
+    for run in range(4):
+        names, stops = [], ["second"] if run == 0 else []
+        monkeypatch.setattr(candidates, "start_pytest", measuring(names, stops))
+        if run == 3:
+            os.utime(models[0] / "config.json", (1, 1))
+        codes.append(command_line.main(command))
+        asked.append(names)
+        shown.append(capsys.readouterr().out)
+    exhibit.text(shown[-1], title="the recommendation")
+    expected = [["first", "second"], ["second"], [], ["first"]]
+
+    says = exhibit.measured("models measured in each run", asked, should_be=expected)
+
+    assert asked == expected, says
+    assert codes == [130, 0, 0, 0], f"exit codes = {codes}, but should be 130, then 0"
+    missing = [text for text in ("MIT", "en, de", "4,096 tokens", "100 MB", "50.0", "2 of 2")
+               if text not in shown[-1]]  # fmt: skip
+    assert not missing, f"left out of the cards = {missing}, but should be none"
+
+
+# ── One's own jobs ──────────────────────────────────────────────────────────────────────────────
+
+JOBS = """answers = 2
+[[job]]
+name = "reply"
+instruction = "Accept."
+text = "Dinner on Friday?"
+words = [2, 5]
+mentions = ["Friday"]
+avoids = ["sorry"]
+"""
+MISTAKES = {
+    "not TOML": JOBS + "[[job",
+    "no job": "answers = 2",
+    "a misspelt setting": JOBS.replace("answers", "anwsers"),
+    "a misspelt criterion": JOBS.replace("mentions", "mention"),
+    "no answers": JOBS.replace("answers = 2", "answers = 0"),
+    "no criterion": JOBS.partition("words")[0],
+    "no instruction": JOBS.replace('instruction = "Accept."', ""),
+    "a range upside down": JOBS.replace("[2, 5]", "[5, 2]"),
+    "a number of words": JOBS.replace("[2, 5]", "3"),
+    "words that are numbers": JOBS.replace('["Friday"]', "[5]"),
+    "a text that is not there": JOBS.replace('text = "Dinner on Friday?"', 'source = "none.txt"'),
+    "two texts": JOBS.replace("words =", 'source = "a"\nwords ='),
+    "two jobs of one name": JOBS + JOBS.partition("\n")[2],
+}
+ANSWERS = {
+    "Friday suits me": [],
+    "Friday": ["words"],
+    "Gladly, I will come": ["mentions"],
+    "Sorry, not on Friday": ["avoids"],
+}
+
+
+def complaint(file):
+    try:
+        own_jobs.read_jobs(file)
+    except own_jobs.BadJobs as error:
+        return str(error)
+    return None
+
+
+def take_any_criterion(monkeypatch):
+    monkeypatch.setattr(own_jobs, "FIELDS", (*own_jobs.FIELDS, "mention"))
+
+
+@pytest.mark.claim(id="0.107", falsifier=take_any_criterion)
+def test_a_mistake_in_ones_own_jobs_is_refused_in_one_sentence(tmp_path, exhibit):
+    """A criterion that is misspelt would judge nothing. A right file judges as it says."""
+    file, said = tmp_path / "jobs.toml", {}
+    for mistake, text in MISTAKES.items():
+        file.write_text(text)
+        said[mistake] = complaint(file)
+    exhibit.table(list(map(list, said.items())), columns=["mistake", "said"], title="refusals")
+    accepted = [mistake for mistake, text in said.items() if not is_one_sentence(text)]
+    file.write_text(JOBS)
+    right = own_jobs.read_jobs(file)
+    missed = {
+        text: [v.criterion for v in assistant.judge(right.jobs[0], assistant.Answer(text))
+               if not v.met]
+        for text in ANSWERS
+    }  # fmt: skip
+
+    (tmp_path / "mail.txt").write_text("Dinner on Friday?")
+    guide = (ROOT / "docs/choose.md").read_text()
+    file.write_text(guide.partition("```toml\n")[2].partition("```")[0])
+    documented = [name for name, _ in own_jobs.read_jobs(file).jobs[0].criteria]
+
+    says = exhibit.measured("mistakes accepted or badly told", accepted, should_be=[])
+
+    assert not accepted, says
+    assert missed == ANSWERS, f"criteria missed = {missed}, but should be {ANSWERS}"
+    assert len(documented) == 5, f"criteria of the documented file = {documented}"
+    assert (right.answers, right.max_tokens) == (2, 256), "settings are not read"

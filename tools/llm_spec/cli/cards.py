@@ -1,0 +1,67 @@
+"""Candidates side by side in the terminal: a column each, as a card, and their replies."""
+
+from collections.abc import Callable, Sequence
+
+from rich.columns import Columns
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from llm_spec.numerics.units import show_bytes
+from llm_spec.quality.selection import Candidate
+from llm_spec.text.untrusted import visible
+
+UNKNOWN = "not stated"
+
+
+def show(candidates: Sequence[Candidate], tokens: int, replies: bool) -> None:
+    """Print a card per candidate, the best first and the controls last; with `replies`, the first
+    reply of each model to each job, beside each other."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    ordered = sorted(candidates, key=lambda each: (each.control, -each.rate))
+    console.print(_cards(ordered, tokens))
+    models = [each for each in ordered if not each.control]
+    jobs = list(dict.fromkeys(job for each in models for job, _ in each.replies))
+    for job in jobs if replies else ():
+        console.print(Text(visible(job), style="bold"))
+        width = max(24, console.width // max(1, len(models)) - 1)
+        console.print(Columns([
+            Panel(Text(visible(dict(each.replies).get(job, ""))), title=Text(visible(each.name)),
+                  width=width)
+            for each in models
+        ]))  # fmt: skip
+
+
+def _cards(candidates: Sequence[Candidate], tokens: int) -> Table:
+    rows: dict[str, Callable[[Candidate], str]] = {
+        "jobs done": lambda each: f"{each.passed} of {each.tried}",
+        "95 % interval": lambda each: f"{each.low:.0%} to {each.high:.0%}",
+        "first token": lambda each: _with(each.first_token_s, lambda s: f"{s:.2g} s"),
+        "tokens/s": lambda each: _with(each.tokens_per_s, lambda s: f"{s:.1f}"),
+        f"{tokens} tokens in": lambda each: _with(each.reply_s, lambda s: f"{s:.1f} s"),
+        "weights": lambda each: _with(each.n_bytes, show_bytes),
+        "peak memory": lambda each: _with(each.peak_bytes, show_bytes),
+        "fits": lambda each: "-" if each.control else ("yes" if each.fits else "no"),
+        "context": lambda each: _said(each, _with(each.context, lambda n: f"{n:,} tokens")),
+        "languages": lambda each: _said(each, ", ".join(each.languages) or "-"),
+        "licence": lambda each: _said(each, each.licence or "-"),
+    }
+    table = Table("")
+    for each in candidates:
+        table.add_column(Text(visible(_name(each))), overflow="fold")
+    for name, cell in rows.items():
+        table.add_row(name, *(Text(visible(cell(each))) for each in candidates))
+    return table
+
+
+def _name(each: Candidate) -> str:
+    return each.name + (" (control)" if each.control else "")
+
+
+def _with(value: float | None, show: Callable[[float], str]) -> str:
+    return "-" if value is None else show(value)
+
+
+def _said(each: Candidate, text: str) -> str:
+    return UNKNOWN if text == "-" and not each.control else text
