@@ -2,6 +2,7 @@
 # make test     all that CI runs: lint, types, specs, the suite's own slow checks
 # make idle     measurements that need an idle machine for an hour
 # make sweep    every architecture of mlx-lm against every law
+# make releases   sweeps with the last eight releases of mlx-lm, for docs/releases.md (an hour)
 # make oracle   every architecture that transformers has, too, against it (takes PyTorch)
 # make update-snapshots   record facts anew; read the diff before you commit it
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= blas,report
 
-.PHONY: verify test lint idle sweep oracle update-snapshots clean
+.PHONY: verify test lint idle sweep releases oracle update-snapshots clean
 
 verify: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ -n 2 --report report.html --report results.json
@@ -33,6 +34,11 @@ idle: .venv/installed-$(EXTRAS)
 sweep: .venv/installed-$(EXTRAS)
 	$(BIN)/pytest specs/ --architectures --report sweep.html --report sweep.json
 
+releases: EXTRAS = blas,report,serving,browser,dev
+releases:
+	$(MAKE) .venv/installed-$(EXTRAS) EXTRAS=$(EXTRAS)
+	$(BIN)/nox -s releases
+
 oracle: EXTRAS = blas,report,parity
 oracle:
 	$(MAKE) .venv/installed-$(EXTRAS) EXTRAS=$(EXTRAS)
@@ -49,4 +55,4 @@ update-snapshots: .venv/installed-$(EXTRAS)
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks results.json report.html idle.json idle.html sweep.json sweep.html
+	rm -rf .venv .nox .releases .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks results.json report.html idle.json idle.html sweep.json sweep.html

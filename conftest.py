@@ -29,7 +29,7 @@ pytest_plugins = [
     "fixtures.plugins.proofs",
     "fixtures.plugins.workers",
     "fixtures.plugins.missing_kernels",
-    "fixtures.plugins.missing_features",
+    "fixtures.plugins.other_releases",
     "fixtures.plugins.interruption",
 ]
 

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-SUBCOMMANDS = ("report", "compare", "fit", "measure", "guard", "choose", "look")
+SUBCOMMANDS = ("report", "compare", "fit", "measure", "guard", "choose", "look", "releases")
 
 
 def main(argv: list[str] | None = None) -> int:
