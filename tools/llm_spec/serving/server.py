@@ -1,21 +1,19 @@
 """A server as processes on this machine: started on loopback, and gone when it is closed."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
 import httpx2
 
+from llm_spec.ranks.ring import Ring, free_port, is_taken
 from llm_spec.text.untrusted import one_line
 
 MLX_LM = (sys.executable, "-m", "mlx_lm", "server")
@@ -45,24 +43,21 @@ class Server:
         self, model: Path, program: Sequence[str] = MLX_LM, port: int = 0,
         seconds: float = PATIENCE, ranks: int = 1,
     ) -> None:  # fmt: skip
-        own, *ring = free_ports(1 + ranks)
-        self.port = port or own
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        if _is_taken(self.port):
+        if is_taken(self.port):
             raise NotServing(f"Port {self.port} is taken: name another, or none.")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        hosts = tempfile.NamedTemporaryFile("w", suffix=".json")  # noqa: SIM115  # the same
-        json.dump([[f"127.0.0.1:{each}"] for each in ring], hosts)
-        hosts.flush()
+        ring = Ring(ranks)
         where = ("--model", str(model), "--host", "127.0.0.1", "--port", str(self.port))
         with tempfile.TemporaryDirectory() as empty:
             # Nothing is fetched, and no hub's folder is there: nothing of the user's is listed.
             nothing = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": empty, "NO_PROXY": "127.0.0.1"}
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.close = weakref.finalize(self, _end, self._processes, self._log, hosts)
+        self.close = weakref.finalize(self, _end, self._processes, self._log, ring)
         try:
             for rank in range(ranks):
-                shared = {"MLX_RANK": str(rank), "MLX_HOSTFILE": hosts.name} if ranks > 1 else {}
+                shared = ring.environment(rank) if ranks > 1 else {}
                 self._processes.append(subprocess.Popen(
                     [*program, *where], env={**os.environ, **nothing, **shared},
                     stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
@@ -130,27 +125,7 @@ class Server:
         return self.is_running and answer.status_code == 200
 
 
-def free_port() -> int:
-    """A port of loopback on which nobody listened a moment ago."""
-    return free_ports(1)[0]
-
-
-def free_ports(count: int) -> list[int]:
-    """As many of them, each another."""
-    with ExitStack() as bound:
-        probes = [bound.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _end(processes: "list[subprocess.Popen[bytes]]", *files: IO[Any]) -> None:
+def _end(processes: "list[subprocess.Popen[bytes]]", *files: IO[Any] | Ring) -> None:
     for process in processes:
         if process.poll() is None:
             process.kill()

@@ -1,0 +1,123 @@
+"""Experiment 12: one model on many ranks: how the ranks are started, and how they end.
+
+The ranks are processes on this machine, in a ring of MLX's. A fault is a rank that does wrong
+(`fixtures.doubles.faulty_rank`); the last rank has it.
+"""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from fixtures.doubles import parent_of_ranks
+from llm_spec.ranks import Ranks, RanksFailed, group
+
+RANKS, FEW = 2, 3.0
+LONGEST = 10.0  # seconds until a failure is told
+ADDED = 1 + 2  # by rank 0 and rank 1
+
+
+def program(fault):
+    return (sys.executable, "-m", "fixtures.doubles.faulty_rank", fault)
+
+
+def told(fault, **options):
+    """What is said of ranks with a fault, and after how many seconds from the moment when all of
+    them were there, or from the start where they never are."""
+    start = time.monotonic()
+    try:
+        with Ranks(program(fault), RANKS, **options) as ranks:
+            start = time.monotonic()
+            return str([each["sum"] for each in ranks.ask({"number": 1}, seconds=FEW)]), start
+    except RanksFailed as failure:
+        return str(failure), start
+
+
+def hold(exhibit, cases):
+    """Each fault, the options under which it shows and the start of its sentence: right, soon, and
+    no process left."""
+    rows, wrong = [], []
+    for fault, options, right in cases:
+        said, start = told(fault, **options)
+        seconds = time.monotonic() - start
+        left = [it.pid for it in psutil.Process().children() if "faulty_rank" in str(it.cmdline())]
+        if not said.startswith(right) or seconds > LONGEST or left:
+            wrong.append(said)
+        rows.append([f"a rank {fault}", said, seconds, len(left)])
+    exhibit.table(
+        rows, columns=["fault", "sentence", "seconds", "processes left"], title="ranks that fail"
+    )
+    says = exhibit.measured("failures told otherwise", wrong, should_be=[])
+    assert not wrong, says
+
+
+def blame_the_first_rank(monkeypatch):
+    monkeypatch.setattr(group, "cause", lambda failures: "Rank 0 ended")
+
+
+@pytest.mark.claim(id="12.1", falsifier=blame_the_first_rank)
+def test_a_dead_rank_is_named_with_its_cause(exhibit):
+    """Sound ranks first: each of them adds both numbers up. Then one is killed while the other
+    waits for its number, and one finds its port in use."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            other = free.getsockname()[1]
+        ports = {"ports": (other, port)}
+        hold(exhibit, [
+            ("is sound", {}, str([ADDED] * RANKS)),
+            ("is killed", {}, "Rank 1 was killed by signal 9"),
+            ("finds its port in use", ports, f"Port {port} of rank 1 is in use"),
+        ])  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="12.2", falsifier=blame_the_first_rank)
+def test_whatever_stops_a_rank_is_told_with_the_rank(exhibit):
+    """What may go wrong on one rank, at the start and in a pass. Of ranks that wait for each other
+    nobody can say who is late: both are named."""
+    hold(exhibit, [
+        ("exits", {}, "Rank 1 ended with exit code 3"),
+        ("raises", {}, "Rank 1 raised ValueError: 7 heads cannot be shared"),
+        ("hangs", {}, "Ranks 0, 1 did not answer in 3 s"),
+        ("does not start", {"seconds": 8}, "Rank 1 did not start in 8 s"),
+        ("does not join", {"seconds": 8}, "Ranks 0, 1 did not join in 8 s"),
+        ("has another MLX", {}, "Rank 1 has mlx 0.1.0, but rank 0 mlx"),
+        ("is sound", {"backend": "none"}, "Rank 0 raised RuntimeError: this MLX has no backend"),
+    ])  # fmt: skip
+
+
+def outlive_the_parent(monkeypatch):
+    monkeypatch.setattr(parent_of_ranks, "FAULT", "outlives its parent")
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="12.3", falsifier=outlive_the_parent)
+def test_ranks_end_with_their_parent(exhibit):
+    """The parent gets a signal while one rank waits for the other, and cannot end them itself."""
+    module, rows = "fixtures.doubles.parent_of_ranks", []
+    for way in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        command = (sys.executable, "-m", module, parent_of_ranks.FAULT)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as parent:
+            assert parent.stdout is not None
+            ranks = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+            assert len(ranks) == RANKS, f"{len(ranks)} ranks started, but should be {RANKS}"
+            time.sleep(0.5)  # one of them is in the sum by now
+            parent.send_signal(way)
+        _, left = psutil.wait_procs(ranks, timeout=FEW)
+        for rank in left:
+            rank.kill()
+        rows.append([way.name, len(left)])
+    exhibit.table(rows, columns=["signal", "ranks left"], title=f"{FEW:g} s after the signal")
+    most = max(left for _, left in rows)
+    says = exhibit.measured("most ranks left", most, should_be=0)
+    assert most == 0, says

@@ -1,0 +1,96 @@
+"""The side of a rank: joins the group, then answers one message after the other, as all ranks do.
+
+Messages come as lines of JSON on standard input, and answers go to standard output. Whatever else
+is printed goes to standard error, which the parent keeps per rank.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import IO, Any
+
+import mlx.core as mx
+
+JOIN = 30.0  # seconds; ranks of one host that have all started take none
+Answer = Callable[[mx.distributed.Group, dict[str, Any]], dict[str, Any]]
+
+
+class Messages:
+    """Messages of the parent. When the parent ends, so does this process: at once, even while it
+    waits for another rank."""
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in sys.stdin.buffer:
+            self._lines.put(line)
+        parent_ended()
+
+    def next(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self._lines.get())
+        return message
+
+
+def parent_ended() -> None:
+    """End this process without waiting for anything, as an exit by `sys.exit` would."""
+    os._exit(1)
+
+
+def serve(answer: Answer) -> None:
+    """Join the group that the parent names, and answer its messages until it ends this process.
+
+    It tells its versions before it joins; the first message is `{backend, run}`. An error is told
+    as the answer, and ends the process.
+    """
+    out = _channel()
+    messages = Messages()
+    try:
+        _tell(out, {"versions": versions()})
+        group = join(**messages.next())
+        _tell(out, {"rank": group.rank(), "size": group.size()})
+        while True:
+            _tell(out, answer(group, messages.next()))
+    except Exception as error:
+        _tell(out, {"raised": f"{type(error).__name__}: {error}"})
+        out.flush()
+        os._exit(1)  # the group's end could wait for the others
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes, which must be the same on all ranks."""
+    return {name: version(name) for name in ("mlx", "mlx-lm")}
+
+
+def join(backend: str, run: int) -> mx.distributed.Group:
+    """The group of all ranks of one run. Raises RuntimeError for a backend that is not there, a
+    port that is taken and a ring that holds ranks of another run."""
+    if not mx.distributed.is_available(backend):
+        raise RuntimeError(f"this MLX has no backend {backend!r}")
+    # While MLX waits for the others, no thread of Python runs that could see the parent's end.
+    faulthandler.dump_traceback_later(JOIN, exit=True)
+    # Without `strict` and a backend, a group that cannot be joined is a group of one.
+    group = mx.distributed.init(strict=True, backend=backend)
+    faulthandler.cancel_dump_traceback_later()
+    runs = mx.distributed.all_gather(mx.array([run]), group=group)
+    if not (runs == run).all().item():
+        raise RuntimeError(f"the ring holds ranks of another run: {runs.tolist()}")
+    return group
+
+
+def _channel() -> IO[str]:
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out
+
+
+def _tell(out: IO[str], message: dict[str, Any]) -> None:
+    print(json.dumps(message), file=out, flush=True)
