@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 from fixtures.doubles.suite_run import ROOT, plant, small_suite, start_pytest
-from llm_spec.ledger import closing, judgement, terminal
+from llm_spec.ledger import closing, judgement, results, terminal
 from llm_spec.ledger.claims import Claim
 from llm_spec.ledger.results import Row
+from llm_spec.report import page
 
 MODEL = "tiny-llama"
 RATIOS = {"9.1": None, "9.2": 3.0, "9.3": 400.0, "9.4": 20.0, "9.5": 1.5}
@@ -57,6 +58,12 @@ def test_the_verdict_on_a_model_names_the_worst_first_and_what_to_do(exhibit):
     assert told == ["9.1", "9.3", "9.4"], f"told in full = {told}, but should be the worst three"
     assert not missing, f"refuted claims left out = {missing}, but should be none"
     assert "9.7 at 90%, 9.6 at 20%" in shown, "what came near its bound is not told"
+    about = results.environment("pytest", "BLAS", partial=False, created="today", seeds={})
+    found = results.Results({}).document(about)
+    written = found | {"judged": [judged], "claims": [row.as_dict() for row in rows]}
+    on_page = page.render_report(written).partition('id="verdict"')[2].partition("</section>")[0]
+    left_out = [id_ for id_ in RATIOS if f"Mend {id_}." not in on_page]
+    assert not left_out, f"refuted claims that the page leaves out = {left_out}"
     lines = len(shown.splitlines())
     assert lines <= SCREEN, f"lines = {lines}, but should be at most {SCREEN}"
 

@@ -79,8 +79,27 @@ def check_results(results: Any) -> None:
         raise ResultsError("it does not say in words what its models are.")
     if not isinstance(results["claims"], list):
         raise ResultsError("its claims are not a list.")
+    _check_judged(results.get("judged", []))
     for number, claim in enumerate(results["claims"]):
         _check_claim(number, claim)
+
+
+def _check_judged(judged: Any) -> None:
+    """The verdicts on models, of which the page shows words and numbers."""
+    words, numbers = ("claim", "says", "looks_like"), ("ratio", "bound")
+    try:
+        for each in judged:
+            told = [each["model"], each["verdict"], *each["counts"]]
+            counts = [*each["counts"].values()]
+            for entry in [*each["refuted"], *each["nearest"]]:
+                told += [entry[name] for name in words]
+                counts += [entry[name] for name in numbers]
+                told += [entry[name] or "" for name in ("figure", "found", "remedy")]
+            told.append(each["again"] or "")
+            if not all(isinstance(word, str) for word in told) or not all(map(_is_finite, counts)):
+                raise ValueError
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ResultsError("its verdicts on models are not told as this suite does.") from error
 
 
 def _check_claim(number: int, claim: Any) -> None:

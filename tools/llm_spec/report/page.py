@@ -60,7 +60,7 @@ def render_report(results: Mapping[str, Any], limit: int = FILE_LIMIT) -> str:
     items = telling(found, entries)
     budget = float(limit)
     while True:
-        html = _render(results["environment"], entries, items, len(found), budget)
+        html = _render(results, entries, items, len(found), budget)
         excess = len(html.encode("utf-8")) - limit
         if excess <= 0 or budget == 0:
             return html
@@ -68,18 +68,23 @@ def render_report(results: Mapping[str, Any], limit: int = FILE_LIMIT) -> str:
 
 
 def _render(
-    about: Mapping[str, Any],
+    results: Mapping[str, Any],
     entries: list[ledgers.Entry],
     items: list[Shown],
     found: int,
     budget: float,
 ) -> str:
+    about = results["environment"]
     kept = affordable(items, budget)
-    parts = arrange(kept, entries)
-    by_id = {part.id: part for part in parts}
+    every_part = arrange(kept, entries)
+    by_id = {part.id: part for part in every_part}
     _derive_heads(by_id["attention"])
     _join_rooflines(by_id["speed"])
     corrections = [entry for entry in entries if entry.corrects]
+    # What a run did not look at has no section. Corrections stand before the laws.
+    kept_empty = {"method", "laws"} if corrections else {"method"}
+    parts = [p for p in every_part if p.panels or p.entries or p.id in kept_empty]
+    judged = all_visible(results.get("judged", []))
     script = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
     script = f"(() => {{\n'use strict';\n{script}\n}})();"
     plotly, packed_plotly = _plotly()
@@ -91,7 +96,8 @@ def _render(
         main_subject=main_subject(items),
         experiments=sorted({entry.experiment for entry in entries}),
         corrections=corrections,
-        contents=_contents(parts, bool(corrections)),
+        contents=_contents(parts, bool(corrections), bool(judged)),
+        judged=judged,
         kinds=all_visible(about.get("subjects") or {}),
         parts=parts,
         matrix=matrix_of(by_id["laws"].entries),
@@ -105,12 +111,14 @@ def _render(
     )  # fmt: skip
 
 
-def _contents(parts: list[Section], has_corrections: bool) -> list[tuple[str, str]]:
+def _contents(
+    parts: list[Section], has_corrections: bool, is_judged: bool
+) -> list[tuple[str, str]]:
     """What the page holds, in its order: anchor and name."""
     row = [(part.id, part.short) for part in parts]
     if has_corrections:
         row.insert(row.index(("laws", "Any model")), ("corrections", "Corrections"))
-    return [*row, ("ledger", "Ledger")]
+    return [*([("verdict", "Verdict")] if is_judged else []), *row, ("ledger", "Ledger")]
 
 
 @cache
