@@ -160,6 +160,7 @@ def environment() -> Environment:
         percent=percent,
         quantity=quantity,
         cell=cell,
+        number=show_number,
         words=words,
         named=named,
         capital=lambda title: title[:1].upper() + title[1:],

@@ -53,7 +53,7 @@ function bars(it) {
       hovertext: it.labels.map((name, at) => `${label(name)}: ${label(read(it.values[at]))}`),
       marker: { color: palette()[0] }, insidetextfont: { color: colour("on-dark-tile") }, constraintext: "none", cliponaxis: false }],
     layout: {
-      height: 70 + 26 * it.labels.length, shapes, annotations, bargap: 0.25,
+      height: Math.max(130, 70 + 26 * it.labels.length), shapes, annotations, bargap: 0.25,
       margin: { l: 8, r: 60, t: annotations.length ? 26 : 8, b: 8 },
       xaxis: { title: { text: label(it.axis ?? "") }, tickformat: unit === null ? ".0%" : undefined, rangemode: "tozero" },
       yaxis: { autorange: "reversed", showgrid: false, ...ticks(it.labels, 30) },
