@@ -63,10 +63,9 @@ def losses(
     """The loss of every layer, then of the tensors of the layers that lose most, one by one.
 
     Each comes with the number of parts that are still to be measured. All layers are measured;
-    tensors until `seconds` have passed since the first. Tensors of a model whose channels are
-    scaled against each other stand for nothing alone and are left out. `texts` limits the passages.
+    tensors for `seconds` more. Tensors of a model whose channels are scaled against each other
+    stand for nothing alone and are left out. `texts` limits the passages.
     """
-    ends = time.monotonic() + seconds
     by_layer = layers(both)
     # A layer with one such tensor is that tensor.
     several = {} if both.stored.scaled else {n: p for n, p in by_layer.items() if len(p) > 1}
@@ -75,6 +74,7 @@ def losses(
         left -= 1
         found.append(_loss(both, name if len(paths) > 1 else paths[0], paths, texts))
         yield found[-1], left
+    ends = time.monotonic() + seconds
     for layer in ranked(found):
         for path in several.get(layer.part, ()):
             if time.monotonic() > ends:
