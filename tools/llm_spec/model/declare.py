@@ -4,6 +4,7 @@ MLX evaluates nothing until it is asked to. A declared model knows the shape, ty
 array, and even a forward pass through it only builds a graph, which knows those of the caches.
 """
 
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import mlx.core as mx
 from mlx import nn
@@ -63,7 +65,7 @@ def declare(
     config = {k: v for k, v in config.items() if k not in PACKING}
     _check(config)
     try:
-        with random_state_kept():
+        with random_state_kept(), signatures_kept():
             model_class, args_class = mlx_lm_utils._get_classes(config)
             model = model_class(args_class.from_dict(config))
             _cast(model, dtype)
@@ -110,3 +112,11 @@ def random_state_kept() -> Iterator[None]:
         yield
     finally:
         mx.random.seed(first << 32 | second)  # a seed's halves are the key that it makes
+
+
+@contextmanager
+def signatures_kept() -> Iterator[None]:
+    """Read each signature once. For every setting of a configuration, mlx-lm asks for that of the
+    class it belongs to: that takes longer than all else in the making of a small model."""
+    with patch.object(inspect, "signature", cache(inspect.signature)):
+        yield

@@ -26,7 +26,7 @@ from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
 from llm_spec.laws.model.storage import Silent
 from llm_spec.model.config import text_config
-from llm_spec.model.declare import random_state_kept
+from llm_spec.model.declare import random_state_kept, signatures_kept
 from llm_spec.numerics import distances
 from llm_spec.observe.hooks import watched
 from llm_spec.observe.recorder import layers_of
@@ -116,7 +116,7 @@ def _arrays(
 
     `loading`: the arrays of a file, which the model looks at as mlx-lm has it do when it loads one.
     """
-    with random_state_kept():
+    with random_state_kept(), signatures_kept():
         model_class, args_class = _get_classes(config)
         model = model_class(args_class.from_dict(copy.deepcopy(config)))
         if loading is not None and hasattr(model, "sanitize"):

@@ -20,7 +20,7 @@ from mlx_lm import utils as loading
 
 from llm_spec.laws.case import Case
 from llm_spec.laws.execution import feed_in_chunks, logits_of
-from llm_spec.laws.model.round_trip import loaded, saved
+from llm_spec.laws.model.round_trip import loaded, loaded_lazily, saved
 from llm_spec.model.config import text_config
 from llm_spec.model.dry_run import Calls
 from llm_spec.observe.hooks import watched
@@ -108,7 +108,7 @@ class Probe:
     def _first_output(self, changes: Changes, token_ids: Sequence[int]) -> np.ndarray | None:
         """What the first layer gives: no weight of a later one is read for that. None where the
         model does not say which its layers are."""
-        model, _ = loading.load_model(self._configured(changes), lazy=True)
+        model = loaded_lazily(self._configured(changes))
         try:
             first = FirstOutput(layers_of(model)[0])
         except TraceError:

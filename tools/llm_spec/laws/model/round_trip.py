@@ -14,7 +14,10 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm import utils as loading
 
+from llm_spec.model.declare import signatures_kept
 from llm_spec.observe.inputs import pieces
+
+SMALL = 2**26  # bytes of weights that may be in memory twice
 
 
 @contextlib.contextmanager
@@ -34,25 +37,32 @@ def saved(
 def reloaded(
     model: nn.Module, config: Mapping[str, Any], spare: Mapping[str, mx.array] | None = None
 ) -> nn.Module:
-    """`model` as mlx-lm loads it again. Arrays that came back the same share its memory."""
+    """`model` as mlx-lm loads it again. Of a large one, see `loaded`."""
     originals = {**dict(tree_flatten(model.parameters())), **(spare or {})}
     with saved(model, config, spare) as directory:
         return loaded(directory, originals)
 
 
 def loaded(directory: Path, originals: Mapping[str, mx.array]) -> nn.Module:
-    """The model that mlx-lm loads from `directory`, with all weights in memory. Arrays that equal
-    the one of the same name in `originals` share its memory."""
-    again, _ = loading.load_model(directory, lazy=True)
-    share(again, originals)
+    """The model that mlx-lm loads from `directory`, with all weights in memory. Where they are more
+    than `SMALL`, those that equal the array of the same name in `originals` share its memory."""
+    again = loaded_lazily(directory)
+    if sum(array.nbytes for _, array in tree_flatten(again.parameters())) > SMALL:
+        _share(again, originals)
+    mx.eval(again.parameters())
     return again
 
 
-def share(again: nn.Module, originals: Mapping[str, mx.array]) -> None:
-    """Bring all weights of `again` into memory, and share that of `originals` where they equal the
-    one of the same name."""
+def loaded_lazily(directory: Path) -> nn.Module:
+    """The same, whose weights are read when they are asked for: while the directory is there."""
+    with signatures_kept():
+        return loading.load_model(directory, lazy=True)[0]
+
+
+def _share(again: nn.Module, originals: Mapping[str, mx.array]) -> None:
+    """Bring the weights of `again` into memory one by one: the model is never there twice."""
     arrays = tree_flatten(again.parameters())
-    while arrays:  # one at a time: the model is never in memory twice
+    while arrays:
         path, array = arrays.pop()
         if path in originals and _is_same(array, originals[path]):
             again.update(tree_unflatten([(path, originals[path])]))

@@ -69,7 +69,8 @@ def quantised_is_the_same_rounded(case: Case) -> Finding:
     size = _size(case.model)
     ids = case.token_ids[:FEW] if size > ROOM else case.token_ids
     logits = logits_of(packed, ids)
-    moved = _median_distance(logits, logits_of(case.model, ids))
+    usual = case.logits if ids is case.token_ids else logits_of(case.model, ids)
+    moved = _median_distance(logits, usual)
     if not moved <= ROUNDING:
         return within(f"distance of the median token at {BITS} bits", moved, ROUNDING)
     if not moved:
