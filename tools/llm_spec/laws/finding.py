@@ -65,8 +65,9 @@ def within_rounding(what: str, measured: float, case: Case, times: float = 1) ->
 
     In float32 it must not exceed `case.reordered`, or else what `tolerances.moved_by_rounding`
     makes of this model's own noise, `case.noise`, which is measured only where the first bound does
-    not suffice. In a half type only noise counts: a bound made of its unit of rounding would
-    let through an error of 140 %. What is not finite is never what rounding does.
+    not suffice and the most that noise may excuse would. In a half type only noise counts: a bound
+    made of its unit of rounding would let through an error of 140 %. What is not finite is never
+    what rounding does.
 
     A model that chooses (experts, blocks, n-grams) jumps where a choice was close, and three passes
     may all choose alike: a distance that could be a jump is held to `case.largest_jump`. Where that
@@ -78,7 +79,10 @@ def within_rounding(what: str, measured: float, case: Case, times: float = 1) ->
     derived = case.reordered if case.dtype == mx.float32 else 0.0
     if measured <= derived:
         return within(what, measured, derived)
-    most, noise = tolerances.most_moved(case.dtype), case.noise
+    most = tolerances.most_moved(case.dtype)
+    if case.dtype == mx.float32 and not measured <= times * most:
+        return within(what, measured, times * most)  # whatever the noise is: nobody measures it
+    noise = case.noise
     excused = times * tolerances.moved_by_rounding(case.dtype, noise)
     jumps = most < tolerances.roundings(case.dtype) * noise < math.inf
     if measured > excused and (jumps or measured <= times * most):

@@ -102,7 +102,10 @@ def trimmed_is_never_fed(case: Case) -> Finding:
     for length in (len(ids), SHORT):
         kept = length // 2
         other = [ids[0]] * (length - kept)
-        cache = fill(case.model, other, [len(other)], copy.deepcopy(case.once(filled, kept)))
+        cache = copy.deepcopy(case.once(filled, kept))
+        if not caching.can_trim_prompt_cache(cache):
+            continue  # and no more once it is fed
+        fill(case.model, other, [len(other)], cache)
         if caching.can_trim_prompt_cache(cache):
             break
     else:

@@ -77,16 +77,16 @@ def quantised_attention_is_reproduced(case: Case) -> Finding:
 
 @law_of_code
 def tracing_changes_nothing(case: Case) -> Finding:
-    """Logits of a traced pass, of the next pass, and of a traced decode step are bit-identical to
+    """Logits of a traced pass, of a traced decode step, and of the next pass are bit-identical to
     those without tracing."""
     ids, before = case.token_ids, len(case.token_ids) - 1
     cache, other = (copy.deepcopy(case.once(filled, before)) for _ in range(2))
     step = logits_of(case.model, ids[before:], other)
-    plain = [case.logits, case.logits, step]
+    plain = [case.logits, step, case.logits]
     watched = [
-        trace(case.model, ids).logits,
-        logits_of(case.model, ids),
+        case.once(_traced).logits,
         trace(case.model, ids[before:], cache).logits,
+        logits_of(case.model, ids),
     ]
     if distances.distance(case.logits[:-1], case.logits[1:]) < LEAST_SPREAD:
         return vacuous("all logits are alike")
