@@ -20,6 +20,7 @@ from llm_spec.laws.library.reference_cache import (
     WINDOW,
     Histories,
     merged,
+    rebuilt,
     single,
 )
 
@@ -70,7 +71,7 @@ def batch_caches_reload() -> Finding:
         full.feed(rng, [20])
         short.feed(rng, [3])
         play = merged([full, short])
-        play.cache = type(play.cache).from_state(play.cache.state)
+        play.cache = rebuilt(play.cache)
         worst = max(worst, play.feed(rng, [1, 1]))
     return within("distance of attention after a reload", worst, BOUND)
 

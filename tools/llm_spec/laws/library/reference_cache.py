@@ -137,6 +137,12 @@ def single(window: int | None) -> Histories:
     return Histories(RotatingKVCache(window) if window else KVCache(), rows=1, window=window)
 
 
+def rebuilt(cache: Any) -> Any:
+    """Another cache from the state of this one: before mlx-lm 0.32 a part of it stood apart."""
+    apart = [cache.meta_state] if hasattr(cache, "meta_state") else []
+    return type(cache).from_state(cache.state, *apart)
+
+
 def merged(parts: list[Histories]) -> Histories:
     """A batch of single caches with histories of unequal lengths."""
     cache = parts[0].cache.merge([part.cache for part in parts])

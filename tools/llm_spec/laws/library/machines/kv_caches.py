@@ -9,7 +9,14 @@ from hypothesis.strategies import booleans, integers, lists, sampled_from, tuple
 
 from llm_spec.laws.execution import reloaded
 from llm_spec.laws.library.play import Distances, rng_of
-from llm_spec.laws.library.reference_cache import WINDOW, Histories, merged, noise, single
+from llm_spec.laws.library.reference_cache import (
+    WINDOW,
+    Histories,
+    merged,
+    noise,
+    rebuilt,
+    single,
+)
 
 FED = sampled_from([(), (), (), (), (1,), (5,), (20,), (9, 1, 1), (20, 5, 1), (260,), (1, 260)])
 """What a row is fed before it is merged. After (9, 1, 1) a ring has wrapped."""
@@ -98,4 +105,4 @@ class BatchCache(RuleBasedStateMachine):
     @precondition(lambda self: self.batch.shortest and not self.batch.window)
     @rule()
     def reload(self) -> None:  # of rings see batch_caches_reload
-        self.batch.cache = type(self.batch.cache).from_state(self.batch.cache.state)
+        self.batch.cache = rebuilt(self.batch.cache)
