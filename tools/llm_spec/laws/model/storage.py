@@ -34,12 +34,14 @@ from llm_spec.observe.inputs import locate_non_finite
 from llm_spec.observe.recorder import layers_of
 
 GROUP, BITS = 32, 8
+SMALLEST_GROUP = 32  # weights, of affine quantisation: all other groups are multiples
 ROOM = 2**26  # bytes of a model of which a third copy may be held
 FEW = 8  # tokens for packed products, which a CPU computes thirty times slower
 MANY = 256  # tokens, to reach experts that few of them are sent to
 HUGE = 4  # an array above a part in as many of a large model has a gradient that is too large
 SAMPLED = 64  # weights of an array that tell most layers apart
 MENTIONED = 3  # arrays without an effect, after which the search ends
+NOTHING = 1e-30  # a number that no sum notices: microscaling scales of zero leave one
 ROUNDING = 0.2  # what 8 bits may move the median token: routed experts of a random model flip
 
 
@@ -152,6 +154,10 @@ def every_weight_matters(case: Case) -> Finding:
     """Every weight tensor affects the logits."""
     model = case.model
     if _packed(model):
+        scales = [(p, a) for p, a in tree_flatten(model.parameters()) if p.endswith("scales")]
+        empty = [f"{path} (all zero)" for path, array in scales if not mx.any(array != 0).item()]
+        if empty:
+            return same("weight tensors without an effect", ", ".join(empty[:MENTIONED]), "none")
         return not_applicable("its weights are quantised")
     token_ids = mx.array([case.token_ids])
 
@@ -180,14 +186,25 @@ def every_weight_matters(case: Case) -> Finding:
     idle = _still(case, idle)
     # A matrix of zeros has an effect, if it were another, and takes it from others: it comes first.
     zero = [f"{path} (all zero)" for path in _matrices_of_zeros(kept)] if idle else []
-    found = ", ".join([*zero[:MENTIONED], *idle]) or "none"
+    flat = [f"{path} (scales all zero)" for path, array in kept if _is_flat(path, array)]
+    found = ", ".join([*zero[:MENTIONED], *flat[:MENTIONED], *idle]) or "none"
     return same("weight tensors without an effect", found, "none")
 
 
 def _matrices_of_zeros(arrays: list[tuple[str, mx.array]]) -> list[str]:
     """The matrices, and scales of norms, that hold nothing; a bias of zeros is an ordinary one."""
     weights = [(path, array) for path, array in arrays if path.endswith("weight")]
-    return [path for path, array in weights if not mx.any(array != 0).item()]
+    return [path for path, array in weights if not mx.any(mx.abs(array) > NOTHING).item()]
+
+
+def _is_flat(path: str, array: mx.array) -> bool:
+    """Whether a matrix has one value per quantisation group, and not one in all: scales that are
+    zero leave the biases of the groups."""
+    if not path.endswith("weight") or array.ndim < 2 or array.shape[-1] % SMALLEST_GROUP:
+        return False
+    groups = array.reshape(-1, SMALLEST_GROUP)
+    is_flat = mx.all(groups == groups[:, :1]).item()
+    return bool(is_flat and mx.any(groups[:, 0] != groups[0, 0]).item())
 
 
 def _turned(case: Case, path: str, array: mx.array) -> bool:
