@@ -52,12 +52,24 @@ def candidates() -> Iterator[Path]:
             yield Path(found)
 
 
+def environment() -> dict[str, str]:
+    """What makes the linker preload the same BLAS in another program that imports MLX."""
+    for library in candidates() if sys.platform == "linux" else ():
+        if library.is_absolute():
+            return {"LD_PRELOAD": ":".join(map(str, [*_run_times(library), library.resolve()]))}
+    return {}
+
+
+def _run_times(library: Path) -> list[Path]:
+    """Wheels carry the Fortran and OpenMP run times beside the BLAS, under hashed names. Loaded
+    first, they are found by name when the BLAS asks for them."""
+    names = ("libquadmath", "libgfortran", "libgomp") if library.is_absolute() else ()
+    return [path.resolve() for name in names for path in library.parent.glob(f"{name}-*.so*")]
+
+
 def _load(library: Path) -> ctypes.CDLL:
-    # Wheels carry the Fortran and OpenMP run times beside the BLAS, under hashed names. Loaded
-    # first, they are found by name when the BLAS asks for them.
-    for needed in ("libquadmath", "libgfortran", "libgomp"):
-        for path in library.parent.glob(f"{needed}-*.so*") if library.is_absolute() else ():
-            ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+    for path in _run_times(library):
+        ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
     loaded = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     loaded.cblas_sgemm  # noqa: B018  raises AttributeError where the symbol is missing
     return loaded

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import httpx2
 
+from llm_spec.numerics import blas
 from llm_spec.ranks.ring import Ring, free_port, is_taken
 from llm_spec.text.untrusted import one_line
 
@@ -53,13 +54,15 @@ class Server:
         with tempfile.TemporaryDirectory() as empty:
             # Nothing is fetched, and no hub's folder is there: nothing of the user's is listed.
             nothing = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": empty, "NO_PROXY": "127.0.0.1"}
+        # With the BLAS of this process it adds in the same order as the library here.
+        given = {**os.environ, **blas.environment(), **nothing}
         self._processes: list[subprocess.Popen[bytes]] = []
         self.close = weakref.finalize(self, _end, self._processes, self._log, ring)
         try:
             for rank in range(ranks):
                 shared = ring.environment(rank) if ranks > 1 else {}
                 self._processes.append(subprocess.Popen(
-                    [*program, *where], env={**os.environ, **nothing, **shared},
+                    [*program, *where], env={**given, **shared},
                     stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
                 ))  # fmt: skip
             self._wait_until_healthy(seconds)
