@@ -13,7 +13,7 @@ from fixtures.doubles.damaged import ROOM, copies, view_of
 from fixtures.doubles.refusals import is_one_sentence
 from llm_spec import directory as directories
 from llm_spec.cli import command_line, fit
-from llm_spec.directory import packing, shards, trial_load
+from llm_spec.directory import explanation, packing, shards, trial_load
 from llm_spec.directory.probe import TEXT_STAGES
 
 BROKEN = {
@@ -80,16 +80,20 @@ def try_it_here(monkeypatch):
     monkeypatch.setattr(directories, "run_probe", declared)
 
 
+def show(exhibit, said):
+    exhibit.table(
+        [[case, " ".join(texts)] for case, texts in said.items()], columns=["directory", "said"],
+        title="what is said",
+    )  # fmt: skip
+
+
 def not_told(exhibit, tmp_path, cases):
     """The cases of which something else is said than should be, and what."""
     said = {
         case: told(directory)
         for case, directory in copies(tmp_path, {case: how for case, (how, _) in cases.items()})
     }
-    exhibit.table(
-        [[case, " ".join(texts)] for case, texts in said.items()], columns=["directory", "said"],
-        title="what is said",
-    )  # fmt: skip
+    show(exhibit, said)
     assert told(tmp_path / "whole") == [], "something is said of a whole directory"
     return {
         case: texts for case, texts in said.items()
@@ -142,6 +146,21 @@ def test_a_directory_that_one_step_mends_is_refused_with_that_step(exhibit, tmp_
     assert not wrong, says
 
 
+def name_no_setting(monkeypatch):
+    monkeypatch.setattr(explanation, "_can_be_made", lambda config: False)
+
+
+@pytest.mark.claim(id="9.162", falsifier=name_no_setting)
+def test_a_setting_of_which_no_model_can_be_made_is_named(exhibit, tmp_path, monkeypatch):
+    """mlx-lm's own error says `substring not found`, or names an attribute of Python's."""
+    try_it_here(monkeypatch)
+    wrong = not_told(exhibit, tmp_path, odd.NOT_MADE)
+
+    says = exhibit.measured("settings that are not named", wrong, should_be={})
+
+    assert not wrong, says
+
+
 def blame_the_tokenizer(monkeypatch):
     monkeypatch.setattr(trial_load, "_raised_by_the_config", lambda error: False)
 
@@ -154,10 +173,7 @@ def test_a_fault_of_the_configuration_is_not_blamed_on_the_tokenizer(exhibit, tm
         messages = []
         trial_load.main(directory, ["chat template"], messages.append)
         said[case] = [each["problem"] for each in messages if "problem" in each]
-    exhibit.table(
-        [[case, " ".join(texts)] for case, texts in said.items()], columns=["config.json", "said"],
-        title="what transformers refuses",
-    )  # fmt: skip
+    show(exhibit, said)
     wrong = {
         case: texts for case, texts in said.items()
         if len(texts) != 1 or not texts[0].startswith("config.json")

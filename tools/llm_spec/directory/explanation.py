@@ -7,6 +7,7 @@ from typing import Any
 
 from llm_spec.directory import packing
 from llm_spec.directory.errors import reason
+from llm_spec.model.config import BadConfig
 from llm_spec.text.untrusted import quoted
 
 LOW_RANK = re.compile(r"(lora|dora)_|\.base_layer\.")
@@ -49,6 +50,9 @@ def explain(error: Exception, view: Path) -> str:
     if "[load" in text:
         return f"{file} cannot be read by MLX: {reason(text, without=view)}."
     why = f"{type(error).__name__}: {reason(text, without=view)}"
+    config = _config(view)
+    if key := _setting_at_fault(config):
+        return f"config.json: no model can be made with {key} = {quoted(config[key])} ({why})."
     return f"config.json: no model can be made from it ({why})."
 
 
@@ -61,6 +65,27 @@ def weight_files(view: Path) -> str:
 def _config(view: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((view / "config.json").read_text(encoding="utf-8"))
     return content
+
+
+def _setting_at_fault(config: dict[str, Any]) -> str | None:
+    """The text, list or object without which a model can be made of what remains."""
+    if _can_be_made(config):
+        return None
+    for key, value in config.items():
+        if isinstance(value, (str, list, dict)) and key != "model_type":
+            if _can_be_made({other: config[other] for other in config if other != key}):
+                return key
+    return None
+
+
+def _can_be_made(config: dict[str, Any]) -> bool:
+    from llm_spec.model.declare import declare  # here: it imports mlx-lm, which takes seconds
+
+    try:
+        declare(config, bits=None)
+    except BadConfig:
+        return False
+    return True
 
 
 def _names(listed: str) -> list[str]:
