@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from mlx_lm.models import cache as caches
 
+from fixtures.models import known_breakage
+from fixtures.models.known_breakage import KnownBreakage
 from fixtures.synthetic.filled_caches import (
     IDS,
     compositions,
@@ -116,7 +118,7 @@ def show_the_kept_tokens_to_every_piece(monkeypatch):
 
 
 @pytest.mark.xfail(
-    strict=True, raises=AssertionError,
+    strict=True, raises=KnownBreakage,
     reason="mlx-lm 0.32.2 masks a piece of several tokens with a plain window: it keeps the first "
     "tokens in memory and shows them to nobody (max_kv_size keeps 4)",
 )  # fmt: skip
@@ -124,8 +126,12 @@ def show_the_kept_tokens_to_every_piece(monkeypatch):
     id="1.29", falsifier=overwrite_the_newest, mended=show_the_kept_tokens_to_every_piece
 )
 def test_the_tokens_that_a_rotating_cache_keeps_are_seen_however_it_is_fed(trained, exhibit):
-    """A prompt fed in one piece to a bounded cache: its later tokens do not see the kept ones."""
+    """A piece of several tokens that reaches past the window: they do not see the kept ones."""
     ways = list(compositions(TOKENS))
+    masked_plainly = [
+        cut for cut in ways
+        if any(piece > 1 and sum(cut[: place + 1]) > WINDOW for place, piece in enumerate(cut))
+    ]  # fmt: skip
     wrong = wrong_cuts(ways, WINDOW, keep=2)
     show_sight(exhibit, [TOKENS], "fed at once")
     exhibit.bars(losses(trained), title="cost of 56 tokens, past the 16th", axis="bits per token")
@@ -134,7 +140,7 @@ def test_the_tokens_that_a_rotating_cache_keeps_are_seen_however_it_is_fed(train
         f"of {len(ways)} chunkings, those that expose another window", len(wrong), should_be=0
     )
 
-    assert not wrong, says
+    known_breakage.hold(not wrong, says, known=wrong == masked_plainly)
 
 
 def losses(subject, size=16, keep=4):

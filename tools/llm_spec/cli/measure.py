@@ -73,9 +73,8 @@ def run(args: argparse.Namespace) -> int:
             task = progress.add_task("bandwidth", total=len(args.models) * len(widths))
             device = bandwidth.measure_device()
             print(f"{device.name}: {show_bytes(device.bandwidth.median)}/s", flush=True)
-            warned = others.warning
-            if warned:
-                print(warned, file=sys.stderr)
+            if warning := others.warning:
+                print(warning, file=sys.stderr)
             rows = []
             for name in args.models:
                 for width in widths:
@@ -87,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
     except (BadAmount, BadConfig) as error:
         print(error, file=sys.stderr)
         return 2
-    if others.warning and not warned:
-        print(others.warning, file=sys.stderr)
+    if warning := others.warning:  # of the whole run, beside its figures
+        print(warning, file=sys.stderr)
     if args.output:
         measured_on = _device(device) | {"other_programs": others.share}
         document = {"schema": SCHEMA, "device": measured_on, "measurements": rows}

@@ -72,9 +72,9 @@ def _setting_at_fault(config: dict[str, Any]) -> str | None:
     if _can_be_made(config):
         return None
     for key, value in config.items():
-        if isinstance(value, (str, list, dict)) and key != "model_type":
-            if _can_be_made({other: config[other] for other in config if other != key}):
-                return key
+        is_nested = isinstance(value, (str, list, dict)) and key != "model_type"
+        if is_nested and _can_be_made({name: config[name] for name in config if name != key}):
+            return key
     return None
 
 

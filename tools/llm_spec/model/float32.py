@@ -41,11 +41,16 @@ def float32_copy(model: nn.Module) -> nn.Module:
 
     Scales and biases are widened before they are multiplied out, so that unpacking is exact.
     """
-    copied = shared_copy(model)
-    copied = _with_heads_unpacked(loading.dequantize_model(widen(copied)))
-    widen(copied)  # microscaling modes give bfloat16
-    evaluate(copied)
-    return copied
+    return to_float32(shared_copy(model))
+
+
+def to_float32(model: nn.Module) -> nn.Module:
+    """`model` itself, changed as in `float32_copy`. Where mlx-lm cannot undo its packing it stays
+    packed: see `is_float32`."""
+    model = _with_heads_unpacked(loading.dequantize_model(widen(model)))
+    widen(model)  # microscaling modes give bfloat16
+    evaluate(model)
+    return model
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
