@@ -24,6 +24,7 @@ pytest_plugins = [
     "fixtures.plugins.subjects",
     "fixtures.plugins.serving",
     "fixtures.plugins.oracle",
+    "fixtures.plugins.ranks",
     "fixtures.plugins.own_jobs",
     "fixtures.plugins.reporter",
     "fixtures.plugins.proofs",

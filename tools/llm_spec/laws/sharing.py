@@ -1,0 +1,96 @@
+"""What one rank sees of a model that it shares with others, beside the whole model.
+
+All ranks call this in lockstep: each pass, each chunk and each token is a meeting of all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from llm_spec.laws.case import Case
+from llm_spec.laws.execution import feed_in_chunks, generate_batch, generating, logits_of
+from llm_spec.laws.finding import within_rounding
+from llm_spec.laws.model.batch import can_batch, prompts_of
+from llm_spec.numerics import distances
+
+CHUNKS = (7, 9, 1, 1, 16)  # tokens; the rest comes in one
+ROWS, STEPS = (21, 11, 16), 6  # tokens of the prompts of a batch, and tokens that each row makes
+NUMBER = re.compile(r"\.\d+(?=\.)")
+LAYER = re.compile(r"layers\.\d+\.")
+
+
+def seen_by_rank(whole: Case, shared: nn.Module) -> dict[str, Any]:
+    """Distances between the shared model's logits and the whole model's, relative to each row's
+    norm, and what this rank holds. Plain values:
+
+    `logits`, `cached`, `batch` (None where its caches cannot be merged): distances from what the
+    whole model gives in one pass, in the same chunks and in the same batch; `bound`: the
+    most that the order of sums explains; `digest`: of the logits' bytes; `tokens`: greedy ones of
+    the shared model; `whole_tokens`; `bytes` and `whole_bytes`; `layer_share`: of the bytes of the
+    layers; `replicated`: weights that this rank holds whole.
+    """
+    logits, cached, rows, tokens = _run(whole, shared)
+    whole_logits, whole_cached, whole_rows, whole_tokens = whole.once(_run, whole.model)
+    missed = distances.distance(logits, whole_logits)
+    missed_cached = distances.distance(cached, whole_cached)
+    return {
+        "logits": missed,
+        "cached": missed_cached,
+        "batch": _apart(rows, whole_rows) if rows else None,
+        "bound": within_rounding("d", distances.worst([missed, missed_cached]), whole).bound,
+        "digest": hashlib.sha256(logits.tobytes()).hexdigest()[:16],
+        "tokens": tokens,
+        "whole_tokens": whole_tokens,
+        **_held(whole.model, shared),
+    }
+
+
+def _run(whole: Case, model: nn.Module) -> tuple[np.ndarray, np.ndarray, list[Any], list[int]]:
+    """Logits in one pass and in chunks, the rows of a batch (none where its caches cannot be
+    merged) and greedy tokens."""
+    ids, rows = whole.token_ids, []
+    cached, _ = feed_in_chunks(model, ids, [*CHUNKS, len(ids) - sum(CHUNKS)])
+    if can_batch(whole):
+        rows = generate_batch(model, prompts_of(whole, ROWS), [STEPS] * len(ROWS))
+        # Collectives of two streams mix without a word: nothing of this one may be left.
+        mx.synchronize(generating.generation_stream)
+    return logits_of(model, ids), cached, rows, _greedy(model, ids)
+
+
+def _apart(rows: list[Any], whole_rows: list[Any]) -> float:
+    """Distance of log-probabilities; infinite where a row made other tokens."""
+    return distances.worst(
+        distances.distance(logprobs, expected) if tokens == right else math.inf
+        for (tokens, logprobs, _), (right, expected, _) in zip(rows, whole_rows, strict=True)
+    )
+
+
+def _greedy(model: nn.Module, prompt: list[int]) -> list[int]:
+    steps = generating.generate_step(mx.array(prompt), model, max_tokens=STEPS)
+    tokens = [int(token) for token, _ in steps]
+    mx.synchronize(generating.generation_stream)
+    return tokens
+
+
+def _held(whole: nn.Module, shared: nn.Module) -> dict[str, Any]:
+    all_of = {path: array.nbytes for path, array in tree_flatten(whole.parameters())}
+    own = {path: array.nbytes for path, array in tree_flatten(shared.parameters())}
+    whole_ones = {NUMBER.sub(".*", path) for path, size in own.items() if all_of.get(path) == size}
+    return {
+        "bytes": sum(own.values()),
+        "whole_bytes": sum(all_of.values()),
+        "layer_share": _in_layers(own) / _in_layers(all_of),
+        "replicated": sorted(whole_ones),
+    }
+
+
+def _in_layers(sizes: dict[str, int]) -> int:
+    return sum(size for path, size in sizes.items() if LAYER.search(path))
