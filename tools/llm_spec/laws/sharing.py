@@ -32,13 +32,13 @@ def seen_by_rank(whole: Case, shared: nn.Module) -> dict[str, Any]:
     norm, and what this rank holds. Plain values:
 
     `logits`, `cached`, `batch` (None where its caches cannot be merged): distances from what the
-    whole model gives in one pass, in the same chunks and in the same batch; `bound`: the
-    most that the order of sums explains; `digest`: of the logits' bytes; `tokens`: greedy ones of
-    the shared model; `whole_tokens`; `bytes` and `whole_bytes`; `layer_share`: of the bytes of the
-    layers; `replicated`: weights that this rank holds whole.
+    whole model gives in one pass, in the same chunks and in the same batch; `bound`: the most that
+    the order of sums explains; `digest`: of the logits' bytes; `tokens`: greedy ones of the shared
+    model; `whole_tokens`; `bytes` and `whole_bytes`; `layer_share`: of the bytes of the layers;
+    `replicated`: weights that this rank holds whole.
     """
     logits, cached, rows, tokens = _run(whole, shared)
-    whole_logits, whole_cached, whole_rows, whole_tokens = whole.once(_run, whole.model)
+    whole_logits, whole_cached, whole_rows, whole_tokens = whole.once(_alone)
     missed = distances.distance(logits, whole_logits)
     missed_cached = distances.distance(cached, whole_cached)
     return {
@@ -51,6 +51,10 @@ def seen_by_rank(whole: Case, shared: nn.Module) -> dict[str, Any]:
         "whole_tokens": whole_tokens,
         **_held(whole.model, shared),
     }
+
+
+def _alone(whole: Case) -> tuple[np.ndarray, np.ndarray, list[Any], list[int]]:
+    return _run(whole, whole.model)
 
 
 def _run(whole: Case, model: nn.Module) -> tuple[np.ndarray, np.ndarray, list[Any], list[int]]:
