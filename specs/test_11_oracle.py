@@ -12,84 +12,42 @@ import re
 
 import pytest
 
-from fixtures.oracle import known, mends, table
+from fixtures.oracle import known, table
+from fixtures.oracle.mends import activations, faults
 from fixtures.oracle.paired import Paired, need_torch
+from fixtures.oracle.verdict import compared, hold, largest, show
 from llm_spec.numerics.distances import worst
 from llm_spec.oracle import processes
-from llm_spec.oracle.pair import BOUND, LENGTHS, Pair
+from llm_spec.oracle.pair import BOUND, Pair
 
 GROSS = 1e-2  # what a planted fault must show at least
 STEPPED = ("cached", "chunked")
 
 
-def largest(outcome, ways):
-    """The largest distance of some ways to feed mlx-lm, and a table of all."""
-    return worst(d for way in ways for d in outcome.distances[way].values())
-
-
-def shown(outcome, exhibit):
-    """Every distance that was measured, or the reason why nothing was."""
-    rows = [[way, *each.values()] for way, each in outcome.distances.items()]
-    exhibit.table(
-        rows or [[outcome.ended, outcome.says]],
-        columns=["mlx-lm fed", *(f"{n} tokens" for n in LENGTHS)] if rows else ["ended", "error"],
-        title="largest distance of a row of logits, relative to its norm",
-    )
-
-
-def compared(paired, exhibit):
-    """The outcome of a comparison. Skips a type that is known not to be comparable; fails where
-    another error ends the comparison than the one that is known."""
-    outcome = paired.outcome
-    shown(outcome, exhibit)
-    if outcome.ended != "compared" and (why := known.why_not_compared(paired.model_type, outcome)):
-        pytest.skip(why)
-    says = exhibit.measured(
-        "comparison",
-        outcome.ended if outcome.ended == "compared" else f"{outcome.ended}: {outcome.says}",
-        should_be="compared",
-    )
-    assert outcome.ended == "compared", says
-    return outcome
-
-
-def hold(paired, outcome, ways, exhibit):
-    """Within the bound, or apart as it is known to be."""
-    found = largest(outcome, ways)
-    says = exhibit.measured("distance from transformers' logits", found, should_be=BOUND)
-    explained = known.disagreement_of(paired.model_type)
-    if explained is None:
-        assert found <= BOUND, f"{says} [first at position {outcome.first}]"
-        return
-    assert found <= explained.at_most, f"{says} [more than is known: {explained}]"
-    assert found > BOUND, f"{says} [mended: take {paired.model_type} out; {explained}]"
-    pytest.xfail(str(explained))
-
-
 def turn_by_half_the_base(paired):
-    return {"paired": paired.under(mends.half_the_rotary_base)}
+    return {"paired": paired.under(faults.half_the_rotary_base)}
 
 
 @pytest.mark.claim(id="11.1", falsifier=turn_by_half_the_base)
 def test_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
     """Whole prompts of 7, 24, 64 and 100 tokens: windows are 8, an original context is 32."""
-    outcome = compared(paired, exhibit)
-    hold(paired, outcome, ["whole"], exhibit)
+    outcome = compared(paired.model_type, paired.outcome, exhibit)
+    hold(outcome, ["whole"], known.disagreement_of(paired.model_type), exhibit)
 
 
 def turn_keys_too_far(paired):
-    return {"paired": paired.under(mends.cached_keys_grow)}
+    return {"paired": paired.under(faults.cached_keys_grow)}
 
 
 @pytest.mark.claim(id="11.2", falsifier=turn_keys_too_far)
 def test_fed_through_a_cache_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
     """Token by token and in chunks of 10, which divide no window and no prompt."""
-    outcome = compared(paired, exhibit)
-    hold(paired, outcome, STEPPED, exhibit)
+    outcome = compared(paired.model_type, paired.outcome, exhibit)
+    hold(outcome, STEPPED, known.disagreement_of(paired.model_type), exhibit)
 
 
 def mend_nothing(monkeypatch):
-    monkeypatch.setattr(mends, "gpt_bigcode_gelu", mends.nothing)
+    monkeypatch.setattr(activations, "gelu_of_tanh", faults.nothing)
 
 
 @pytest.mark.claim(id="11.3", falsifier=mend_nothing)
@@ -97,17 +55,19 @@ def test_a_known_disagreement_is_the_one_that_its_mend_ends(mended, exhibit):
     """Apart as released, together once mlx-lm is changed in the one place that the mend names."""
     need_torch()
     before, after = {}, {}
-    for entry in known.disagreements_of(mended):
+    for entry in [each for each in known.disagreements_of(mended) if each.mend]:
         pair, ways = entry.pair(mended), ["whole"] if entry.only_whole else ["whole", *STEPPED]
         apart, together = (
-            processes.compare_apart(pair, mend) for mend in (mends.nothing, entry.repair)
+            processes.compare_apart(pair, mend)
+            for mend in (entry.before(mended), entry.repair(mended))
         )
         for outcome in (apart, together):
-            shown(outcome, exhibit)
+            show(outcome, exhibit)
         assert apart.ended == "compared", f"as released it ended with {apart.says}"
-        before[entry.mend] = largest(apart, ["whole"])
-        after[entry.mend] = largest(together, ways) if together.distances else math.inf
-        assert before[entry.mend] <= entry.at_most, f"more than is known: {entry}"
+        name = f"{entry.mend} {entry.variant}".strip()
+        before[name] = largest(apart, ["whole"])
+        after[name] = largest(together, ways) if together.distances else math.inf
+        assert before[name] <= entry.at_most, f"more than is known: {entry}"
     exhibit.table(
         [[mend, before[mend], after[mend]] for mend in before],
         columns=["mend", "distance as released", "mended"], title="before and after",
@@ -135,7 +95,7 @@ def test_a_crash_is_the_verdict_of_the_type_that_crashed(exhibit):
     """One process per comparison: the first aborts, the second is compared."""
     need_torch()
     pair = Paired("llama").pair
-    ends = [processes.compare_apart(pair, mend).ended for mend in (crash, mends.nothing)]
+    ends = [processes.compare_apart(pair, mend).ended for mend in (crash, faults.nothing)]
     says = exhibit.measured("how they ended", ends, should_be=["crashed", "compared"])
 
     assert ends == ["crashed", "compared"], says
@@ -181,7 +141,7 @@ def test_what_transformers_writes_is_loaded_as_the_table_says(paired, exhibit):
     """docs/transformers.md: it agrees, it loads and computes other logits, or it does not load."""
     need_torch()
     outcome = paired.as_written_today
-    shown(outcome, exhibit)
+    show(outcome, exhibit)
     found, told = table.verdict(outcome), table.written_today().get(paired.model_type)
     says = exhibit.measured("what transformers writes today", found, should_be=told)
 
@@ -190,7 +150,7 @@ def test_what_transformers_writes_is_loaded_as_the_table_says(paired, exhibit):
 
 
 def leave_out_the_last_norm(paired):
-    return {"paired": paired.under(mends.the_last_norm_is_left_out)}
+    return {"paired": paired.under(faults.the_last_norm_is_left_out)}
 
 
 @pytest.mark.claim(id="11.7", falsifier=leave_out_the_last_norm)

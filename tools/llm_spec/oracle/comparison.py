@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_spec.numerics.distances import distance
+from llm_spec.numerics.distances import distance, worst
 from llm_spec.oracle import twins
 from llm_spec.oracle.pair import BOUND, Mend, Outcome, Pair
 
@@ -19,13 +19,20 @@ MOVE = 0.05  # of each value of a weight, up or down
 CANNOT = (Exception, SystemExit)  # mlx-lm's olmo ends the process where a package is missing
 
 
-def compare(pair: Pair, mend: Mend | None = None, ways: bool = True, move: bool = False) -> Outcome:
+def compare(
+    pair: Pair,
+    mend: Mend | None = None,
+    ways: bool = True,
+    move: bool = False,
+    beside: Pair | None = None,
+) -> Outcome:
     """Hold mlx-lm to transformers on one tiny model.
 
     Args:
         mend: run in this process before a side is made.
         ways: whether to feed mlx-lm token by token and in chunks, too.
         move: whether to move each weight and see whether the logits move.
+        beside: a pair of the same type; whether transformers computes other logits for it.
     """
     if mend:
         mend()
@@ -34,6 +41,7 @@ def compare(pair: Pair, mend: Mend | None = None, ways: bool = True, move: bool 
         vocabulary = _vocabulary(model)
         asked = {n: twins.prompt(vocabulary, n, pair.seed) for n in pair.lengths}
         reference = {n: twins.theirs(model, [ids])[0] for n, ids in asked.items()}
+        turned = _turned(beside, asked, reference) if beside else None
     except CANNOT as error:
         return Outcome("not built", one_line(error), "transformers")
     with tempfile.TemporaryDirectory() as folder:
@@ -57,13 +65,19 @@ def compare(pair: Pair, mend: Mend | None = None, ways: bool = True, move: bool 
     rows = [distance(a[None], b[None]) for a, b in zip(whole, reference[max(asked)], strict=True)]
     first = next((i for i, row in enumerate(rows) if not row <= BOUND), None)
     return Outcome(
-        "compared", distances=found, first=first, unmoved=unmoved, unwritten=unwritten
+        "compared", distances=found, first=first, unmoved=unmoved, turned=turned,
+        unwritten=unwritten,
     )  # fmt: skip
 
 
 def one_line(error: BaseException) -> str:
     """An exception in one line of at most 300 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def _turned(beside: Pair, asked: dict[int, list[int]], reference: dict[int, np.ndarray]) -> float:
+    model = twins.build(beside)
+    return worst(distance(twins.theirs(model, [ids])[0], reference[n]) for n, ids in asked.items())
 
 
 def _vocabulary(model: Any) -> int:

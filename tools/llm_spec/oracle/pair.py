@@ -46,6 +46,7 @@ class Pair:
             settings stand in it too, under the names that they have here.
         file: how the file of weights is changed, unless as written today.
         lengths: tokens of the prompts.
+        router_bias: what is added to each bias by which experts are chosen.
     """
 
     model_type: str
@@ -54,6 +55,7 @@ class Pair:
     file: File = field(default_factory=File)
     lengths: Sequence[int] = LENGTHS
     seed: int = 0
+    router_bias: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Outcome:
         first: the first position that differs by more than `BOUND`, of the longest prompt whole.
         unmoved: weights of mlx-lm that move no logit by more than `BOUND` when each of their values
             moves by 5 %; None where that was not asked for.
+        turned: largest distance of transformers' logits from its logits of the pair beside; None
+            where none was given.
         unwritten: settings of the pair that transformers leaves out of config.json.
         seconds, peak_memory: of the comparison's process, in seconds and bytes.
     """
@@ -79,6 +83,7 @@ class Outcome:
     distances: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     first: int | None = None
     unmoved: Sequence[str] | None = None
+    turned: float | None = None
     unwritten: Sequence[str] = ()
     seconds: float = 0.0
     peak_memory: int = 0

@@ -7,30 +7,39 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing import connection, get_context
+from pathlib import Path
 from typing import Any
 
 from llm_spec.oracle.pair import Mend, Outcome, Pair
 
 SECONDS = 300.0  # a tiny pair takes one to five on a slow core
+LONG = 3600.0  # a directory: SmolLM2 takes twenty
 PRELOADED = ["llm_spec.oracle.imports"]
 _context = get_context("forkserver")
 
 
-def compare_apart(pair: Pair, mend: Mend | None = None, **asked: bool) -> Outcome:
+def compare_apart(pair: Pair, mend: Mend | None = None, **asked: Any) -> Outcome:
     """`comparison.compare` in a forked process, which may crash or hang.
 
     The first call imports both libraries, for seconds; later ones fork from there. A mend must be
-    a function of a module, for it is found by its name.
+    a function of a module, or a partial of one, for it is found by its name.
     """
     return run_apart(_compare, pair, mend, asked)
 
 
-def run_apart(function: Callable[..., Outcome], *arguments: Any) -> Outcome:
+def compare_directory_apart(
+    path: Path, texts: Mapping[str, Sequence[int]], mend: Mend | None = None
+) -> Outcome:
+    """`directory.compare_directory` in a forked process."""
+    return run_apart(_compare_directory, path, texts, mend, limit=LONG)
+
+
+def run_apart(function: Callable[..., Outcome], *arguments: Any, limit: float = SECONDS) -> Outcome:
     """The outcome that a function of a module gives in a process of its own; "crashed" where the
-    process ends without one, or takes too long."""
+    process ends without one, or takes longer than the limit in seconds."""
     _context.set_forkserver_preload(PRELOADED)
     receiver, sender = _context.Pipe(duplex=False)
     process = _context.Process(target=_run, args=(sender, function, *arguments))
@@ -38,7 +47,7 @@ def run_apart(function: Callable[..., Outcome], *arguments: Any) -> Outcome:
     process.start()
     sender.close()
     outcome = None
-    if connection.wait([receiver], timeout=SECONDS):
+    if connection.wait([receiver], timeout=limit):
         with contextlib.suppress(EOFError):
             outcome = receiver.recv()
     else:
@@ -46,13 +55,13 @@ def run_apart(function: Callable[..., Outcome], *arguments: Any) -> Outcome:
     process.join()
     seconds = time.monotonic() - started
     if outcome is None:
-        outcome = Outcome("crashed", _how(process.exitcode, seconds))
+        outcome = Outcome("crashed", _how(process.exitcode, seconds, limit))
     return replace(outcome, seconds=seconds)
 
 
-def _how(code: int | None, seconds: float) -> str:
-    if seconds >= SECONDS:
-        return f"the process did not end within {SECONDS:.0f} s"
+def _how(code: int | None, seconds: float, limit: float) -> str:
+    if seconds >= limit:
+        return f"the process did not end within {limit:.0f} s"
     how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
     return f"the process ended with {how} and told nothing"
 
@@ -67,7 +76,15 @@ def _run(sender: connection.Connection, function: Callable[..., Outcome], *given
     sender.send(replace(outcome, peak_memory=peak))
 
 
-def _compare(pair: Pair, mend: Mend | None, asked: dict[str, bool]) -> Outcome:
+def _compare(pair: Pair, mend: Mend | None, asked: dict[str, Any]) -> Outcome:
     from llm_spec.oracle.comparison import compare
 
     return compare(pair, mend, **asked)
+
+
+def _compare_directory(
+    path: Path, texts: Mapping[str, Sequence[int]], mend: Mend | None
+) -> Outcome:
+    from llm_spec.oracle.directory import compare_directory
+
+    return compare_directory(path, texts, mend)

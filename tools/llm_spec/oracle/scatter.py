@@ -9,11 +9,12 @@ from typing import Any
 STEEP = 0.3  # scatter of a bias that chooses experts: less, and it changes no choice
 
 
-def scatter(model: Any, seed: int) -> None:
+def scatter(model: Any, seed: int, router_bias: float = 0.0) -> None:
     """Replace the parameters of a torch module, and the buffers that are biases, by seeded ones.
 
     What a constructor leaves constant (norms, biases, sinks) is scattered around its constant. Each
-    array has a key of its own, made of the seed and its name.
+    array has a key of its own, made of the seed and its name. `router_bias` is added to each bias
+    by which experts are chosen.
     """
     import torch
 
@@ -29,7 +30,8 @@ def scatter(model: Any, seed: int) -> None:
             if not array.is_floating_point():
                 continue
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
-            array.copy_(_drawn(name, array, name in embeddings, generator))
+            drawn = _drawn(name, array, name in embeddings, generator)
+            array.copy_(drawn + router_bias if _chooses(name) else drawn)
 
 
 def _drawn(name: str, array: Any, embeds: bool, generator: Any) -> Any:
@@ -50,6 +52,10 @@ def _drawn(name: str, array: Any, embeds: bool, generator: Any) -> Any:
         is_convolution = "conv" in name
         fan_in = math.prod(array.shape[1:]) if is_convolution else max(array.shape[-2:])
         return noise / math.sqrt(fan_in)
-    if "correction_bias" in name or "expert_bias" in name:
+    if _chooses(name):
         return STEEP * noise
     return array.float() + 0.1 * noise
+
+
+def _chooses(name: str) -> bool:
+    return "correction_bias" in name or "expert_bias" in name

@@ -33,7 +33,7 @@ def build(pair: Pair) -> Any:
         config, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32
     )
     model.eval()
-    scatter(model, pair.seed)
+    scatter(model, pair.seed, pair.router_bias)
     return model
 
 
