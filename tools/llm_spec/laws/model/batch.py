@@ -165,7 +165,7 @@ def histories_merge(case: Case) -> Finding:
     ids, steps = case.token_ids, 4
     prompts, more = [ids[:-steps], ids[1:14]], [ids[-steps:], ids[14 : 14 + steps]]
     # The last tokens come one by one: a ring lies in the order of time until it has wrapped.
-    caches = [fill(case.model, p, [len(p) - 2, 1, 1]) for p in prompts]
+    caches = [fill(case.model, p, [len(p) - 5, *[1] * 5]) for p in prompts]
     merged: list[Any] = [entries[0].merge(list(entries)) for entries in zip(*caches, strict=True)]
     got = np.stack(
         [batch_logits(case.model, [[row[i]] for row in more], merged)[:, 0] for i in range(steps)],
