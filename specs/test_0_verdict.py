@@ -3,9 +3,11 @@
 The exit code and the files are those of a run of its own, on a suite of two specs.
 """
 
+import itertools
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,6 +17,7 @@ import yaml
 from fixtures.doubles.suite_run import ROOT, plant, small_suite, start_pytest
 from llm_spec.ledger import closing, judgement, results, terminal
 from llm_spec.ledger.claims import Claim
+from llm_spec.ledger.records import About, Measured
 from llm_spec.ledger.results import Row
 from llm_spec.report import page
 
@@ -30,6 +33,43 @@ def a_row(id_, ratio, verdict="refuted"):
     says = f"distance in layer {id_[-1]} = {value}"
     bound = None if ratio is None else 1e-5
     return Row(claim, MODEL, [verdict], says, "at most 1e-5", values=[value], bounds=[bound])
+
+
+REPORTS = {  # what specs of one claim report, by what they measured
+    "green": results.Report("passed", [Measured("distance = 0", "0", 0.0)]),
+    "known": results.Report("failed", [Measured("distance = 1", "0", 1.0)], "as known", True),
+    "new": results.Report("failed", [Measured("distance = 2", "0", 2.0)], "a new failure"),
+    "raised": results.Report("failed", [], "an exception"),
+}
+TOLD = {  # what is told of them together, in whatever order they come
+    ("green", "known"): ("distance = 1", "as known", True),
+    ("green", "known", "new"): ("distance = 2", "a new failure", False),
+    ("green", "raised"): (None, "an exception", False),
+}
+
+
+def tell_the_last(monkeypatch):
+    monkeypatch.setattr(results.Report, "weight", 0)
+
+
+@pytest.mark.claim(id="0.151", falsifier=tell_the_last)
+def test_a_refuted_claim_is_told_by_what_refutes_it(exhibit):
+    """Several specs of one claim, in every order in which they can end."""
+    claim, about = a_row("9.1", None).claim, About("9.1", MODEL)
+    told = []
+    for names, wanted in TOLD.items():
+        for order in itertools.permutations(names):
+            found = results.Results({claim.id: claim})
+            for report in (REPORTS[name] for name in order):
+                found.add(replace(report, records=[about, *report.records]))
+            (row,) = found.rows
+            told.append([", then ".join(order), (row.measured, row.reason, row.known), wanted])
+    exhibit.table(told, columns=["reports", "told", "should be"], title="reports of one claim")
+    wrong = [row for row in told if row[1] != row[2]]
+
+    says = exhibit.measured("orders in which another report is told", wrong, should_be=[])
+
+    assert not wrong, says
 
 
 def keep_the_order_of_the_plan(monkeypatch):

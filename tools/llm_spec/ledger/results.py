@@ -70,6 +70,8 @@ class Row:
     bounds: list[float | None] = field(default_factory=list)
     """The most that each of `values` may be; None where the claim sets no such bound."""
     exhibits: list[dict[str, Any]] = field(default_factory=list)
+    weight: int = 0
+    """That of the report whose figures and reason are told."""
 
     @property
     def verdict(self) -> str:
@@ -128,6 +130,12 @@ class Report:
             return "inconclusive" if undecided else "not run"
         return "verified" if self.outcome == "passed" else "refuted"
 
+    @property
+    def weight(self) -> int:
+        """Of several reports of a claim the weightiest is told: a refutation, a new one before one
+        that is known; of equals the last."""
+        return 0 if self.outcome != "failed" else 1 if self.known else 2
+
 
 class Results:
     """Collects what specs report and keeps one row per claim and subject."""
@@ -155,8 +163,12 @@ class Results:
         row = self._row(about.claim, about.subject) if about else None
         if row is None:
             return
+        is_told = report.weight >= row.weight
+        if report.weight > row.weight:  # also where it measured nothing
+            row.measured, row.expected, row.values, row.bounds = None, None, [], []
+            row.weight = report.weight
         measured = [r for r in report.records if isinstance(r, Measured)]
-        if measured:
+        if measured and is_told:
             row.measured = "; ".join(each.says for each in measured)
             row.expected = "; ".join(each.expected for each in measured)
             row.values = [each.value for each in measured]
@@ -164,7 +176,9 @@ class Results:
         if report.outcome == "failed":
             row.known = report.known and (row.known or "refuted" not in row.outcomes)
         row.outcomes.append(report.verdict)
-        if report.outcome != "skipped" or not row.reason:  # why others did not run goes first
+        if is_told and (
+            report.outcome != "skipped" or not row.reason
+        ):  # why others did not run goes first
             row.reason = report.reason or row.reason
         for record in report.records:
             if isinstance(record, Shown):
