@@ -11,6 +11,7 @@ import pytest
 
 from fixtures.doubles.browser import chromium
 from fixtures.doubles.report_sample import miswrite_template, sample, written
+from fixtures.doubles.suite_run import plant, small_suite, start_pytest
 from llm_spec.cli import command_line, fit
 from llm_spec.cli import compare as compare_command
 from llm_spec.report import destination, page
@@ -42,6 +43,42 @@ def test_the_selector_tells_a_tokenizer_or_a_shape_from_a_model(exhibit):
     says = exhibit.measured("options", told, should_be=wanted)
 
     assert told == wanted, says
+
+
+BUILT_BY_A_SPEC = """
+import pytest
+
+@pytest.fixture
+def served(request):
+    return request.param
+
+@pytest.mark.claim(id="9.1")
+def test_of_a_tiny_model(served):
+    pass
+"""
+
+
+def take_all_for_models(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+def pytest_sessionstart():
+    from fixtures.provision import catalogue
+    catalogue.RANDOM_WEIGHTS = "model"
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.152", falsifier=take_all_for_models)
+def test_a_tiny_model_that_a_spec_builds_is_told_as_random_weights(exhibit, tmp_path):
+    """A run of one spec, on the tiny model that mlx_lm.server serves."""
+    suite = small_suite(tmp_path / "suite", BUILT_BY_A_SPEC, ["9.1"])
+    report = tmp_path / "results.json"
+    run = start_pytest("specs", "--report", report, root=suite)
+    exhibit.text(run.communicate()[0], title="the run")
+    told = json.loads(report.read_text(encoding="utf-8"))["environment"]["subjects"]
+
+    says = exhibit.measured("subjects", told, should_be={"tiny-served": "random weights"})
+
+    assert told == {"tiny-served": "random weights"}, says
 
 
 def head_every_card_alike(monkeypatch):
