@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from fixtures.doubles import parent_of_ranks
-from llm_spec.ranks import Ranks, RanksFailed, group
+from llm_spec.ranks import Nccl, Ranks, RanksFailed, group, nccl
 
 RANKS, FEW = 2, 3.0
 LONGEST = 10.0  # seconds until a failure is told
@@ -121,3 +121,25 @@ def test_ranks_end_with_their_parent(exhibit):
     most = max(left for _, left in rows)
     says = exhibit.measured("most ranks left", most, should_be=0)
     assert most == 0, says
+
+
+def give_every_rank_the_first_gpu(monkeypatch):
+    monkeypatch.setattr(nccl, "_listed", lambda named: [named.split(",")[0]] * RANKS)
+
+
+@pytest.mark.claim(id="12.12", falsifier=give_every_rank_the_first_gpu)
+def test_each_rank_that_meets_through_nccl_has_a_gpu_of_its_own(exhibit, monkeypatch):
+    """What each rank's environment says where GPUs 3 and 5 alone may be used. MLX computes on the
+    first GPU that its process sees."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    place = Nccl(RANKS)
+    given = [place.environment(rank) for rank in range(RANKS)]
+    rows = [[each["MLX_RANK"], each["CUDA_VISIBLE_DEVICES"], each["NCCL_PORT"]] for each in given]
+    exhibit.table(rows, columns=["rank", "GPUs that it sees", "port"], title="ranks through NCCL")
+    found = [row[1] for row in rows]
+    says = exhibit.measured("GPUs of the ranks", found, should_be=["3", "5"])
+
+    assert len({row[2] for row in rows}) == 1, f"the ranks meet on different ports: {rows}"
+    with pytest.raises(ValueError, match="3 ranks need 3 GPUs"):
+        Nccl(RANKS + 1)
+    assert found == ["3", "5"], says

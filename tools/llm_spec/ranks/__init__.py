@@ -7,6 +7,7 @@ The program calls `llm_spec.ranks.member.serve`. This side imports no MLX.
 """
 
 from llm_spec.ranks.group import Ranks, RanksFailed
+from llm_spec.ranks.nccl import Nccl
 from llm_spec.ranks.ring import Ring, free_port, free_ports
 
-__all__ = ["Ranks", "RanksFailed", "Ring", "free_port", "free_ports"]
+__all__ = ["Nccl", "Ranks", "RanksFailed", "Ring", "free_port", "free_ports"]

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from llm_spec.ranks.nccl import Nccl
 from llm_spec.ranks.process import Failure, RankProcess
 from llm_spec.ranks.ring import Ring, is_taken
 
@@ -29,12 +30,14 @@ class Ranks:
 
     Args:
         program: what each rank runs; it calls `member.serve`.
+        backend: MLX's name of what they meet through: `ring`, or `nccl` with a GPU for each. A
+            rank alone meets nobody.
         ports: one per rank; by default free ones.
         seconds: how long it may take until all ranks have joined.
         grace: seconds that the other ranks have after the first failure.
 
     Raises:
-        ValueError: fewer than one rank, or another number of ports.
+        ValueError: fewer than one rank, another number of ports, or too few GPUs.
         RanksFailed: a port is taken, or a rank did not join.
     """
 
@@ -49,16 +52,17 @@ class Ranks:
         for rank, port in enumerate(ports):
             if is_taken(port):
                 raise RanksFailed(f"Port {port} of rank {rank} is in use: name another, or none.")
-        ring, self._grace = Ring(count, ports), grace
+        place = Nccl(count, ports) if backend == "nccl" else Ring(count, ports)
+        self._grace = grace
         self.processes: list[RankProcess] = []
-        self.close = weakref.finalize(self, _end, self.processes, ring)
+        self.close = weakref.finalize(self, _end, self.processes, place)
         run = random.SystemRandom().getrandbits(30)
         try:
             for rank in range(count):
-                environment = {**os.environ, **ring.environment(rank)}
+                environment = {**os.environ, **place.environment(rank)}
                 self.processes.append(RankProcess(program, rank, environment))
             _compare_versions(self._collect(seconds, "start"))
-            self._ask({"backend": backend, "run": run}, seconds, "join")
+            self._ask({"backend": backend, "run": run, "count": count}, seconds, "join")
         except BaseException:
             self.close()
             raise
@@ -134,9 +138,9 @@ def _shown(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _end(processes: list[RankProcess], ring: Ring) -> None:
+def _end(processes: list[RankProcess], place: Ring | Nccl) -> None:
     for each in processes:
         each.kill()
     for each in processes:
         each.close()
-    ring.close()
+    place.close()

@@ -48,8 +48,8 @@ def parent_ended() -> None:
 def serve(answer: Answer) -> None:
     """Join the group that the parent names, and answer its messages until it ends this process.
 
-    It tells its versions before it joins; the first message is `{backend, run}`. An error is told
-    as the answer, and ends the process.
+    It tells its versions before it joins; the first message is `{backend, run, count}`. An error is
+    told as the answer, and ends the process.
     """
     out = _channel()
     messages = Messages()
@@ -70,11 +70,16 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("mlx", "mlx-lm")}
 
 
-def join(backend: str, run: int) -> mx.distributed.Group:
-    """The group of all ranks of one run. Raises RuntimeError for a backend that is not there, a
-    port that is taken and a ring that holds ranks of another run."""
+def join(backend: str, run: int, count: int) -> mx.distributed.Group:
+    """The group of all `count` ranks of one run. Raises RuntimeError for a backend or a GPU that is
+    not there, a port that is taken and a ring that holds ranks of another run."""
     if not mx.distributed.is_available(backend):
         raise RuntimeError(f"this MLX has no backend {backend!r}")
+    if backend == "nccl" and not mx.device_count(mx.gpu):
+        raise RuntimeError(f"there is no GPU {os.environ['CUDA_VISIBLE_DEVICES']}")
+    if count == 1:  # MLX waits for ever in a ring of one
+        del os.environ["MLX_RANK"]
+        return mx.distributed.init(backend="ring")
     # While MLX waits for the others, no thread of Python runs that could see the parent's end.
     faulthandler.dump_traceback_later(JOIN, exit=True)
     # Without `strict` and a backend, a group that cannot be joined is a group of one.
