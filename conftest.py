@@ -27,6 +27,7 @@ pytest_plugins = [
     "fixtures.plugins.ranks",
     "fixtures.plugins.own_jobs",
     "fixtures.plugins.reporter",
+    "fixtures.plugins.running",
     "fixtures.plugins.proofs",
     "fixtures.plugins.workers",
     "fixtures.plugins.missing_kernels",
