@@ -38,7 +38,7 @@ def leave_the_patches(monkeypatch):
             monkeypatch.setattr(owner, name, replacement)
         yield
 
-    monkeypatch.setattr(hooks, "_patched", patched_for_good)
+    monkeypatch.setattr(hooks, "patched", patched_for_good)
 
 
 @pytest.mark.claim(id="5.30", falsifier=leave_the_patches)

@@ -8,7 +8,8 @@ import pytest
 
 from llm_spec.cli import command_line, fit
 from llm_spec.model import safetensors
-from llm_spec.model.declare import declare, published
+from llm_spec.model.declare import published
+from llm_spec.model.packed import packed_groups
 from llm_spec.performance import capacity, chips
 from llm_spec.performance.plan import Machine
 
@@ -66,7 +67,10 @@ def record_fit(exhibit, found, machine):
 
 
 def store_eight_bits(monkeypatch):
-    monkeypatch.setattr(capacity, "declare", lambda config, bits: declare(config, bits and 8))
+    def packed(model, plain, bits):
+        return packed_groups(model, plain, 8)
+
+    monkeypatch.setattr(capacity, "packed_groups", packed)
 
 
 @pytest.mark.claim(id="7.17", falsifier=store_eight_bits)

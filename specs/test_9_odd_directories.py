@@ -12,7 +12,7 @@ from fixtures.doubles import damaged, odd
 from fixtures.doubles.damaged import ROOM, copies, view_of
 from fixtures.doubles.refusals import is_one_sentence
 from llm_spec import directory as directories
-from llm_spec.cli import command_line, fit
+from llm_spec.cli import command_line, plan_directory
 from llm_spec.directory import explanation, packing, shards, trial_load
 from llm_spec.directory.probe import TEXT_STAGES
 
@@ -29,7 +29,7 @@ BROKEN = {
 
 
 def read_it_without_the_inspector(monkeypatch):
-    monkeypatch.setattr(directories, "inspect_config", lambda directory: {}["model_type"])
+    monkeypatch.setattr(plan_directory, "planned", lambda directory, *_: {}["model_type"])
 
 
 @pytest.mark.claim(id="9.122", falsifier=read_it_without_the_inspector)
@@ -53,7 +53,7 @@ def test_fit_refuses_a_directory_that_cannot_be_checked(exhibit, tmp_path):
     says = exhibit.measured("directories without exit code 2 and one sentence", wrong, should_be=[])
 
     assert not wrong, says
-    whole = fit._given(tmp_path / "whole", [4], fused=True, longest=2048)
+    whole = plan_directory.planned(tmp_path / "whole", [4], fused=True, longest=2048)
     assert len(whole) == 2, f"{whole}, but should be a whole directory as stored and at 4 bits"
 
 

@@ -119,17 +119,17 @@ def _fits(path: Path, budget: int | None) -> bool:
     """Whether `llm-spec fit` says so of a directory; a GGUF file is tried."""
     if not path.is_dir():
         return True
+    from llm_spec.cli import plan_directory
     from llm_spec.directory import BadModel
-    from llm_spec.model.config import BadConfig
-    from llm_spec.performance import memory
-    from llm_spec.performance.capacity import stored
+    from llm_spec.performance.budget import MACHINE
+    from llm_spec.performance.budget import budget as of_this_machine
     from llm_spec.performance.plan import Machine
 
-    room, about = (budget, "as given") if budget is not None else memory.budget()
-    machine = Machine(room, None, about, fused=about != memory.MACHINE)
+    room, about = (budget, "as given") if budget is not None else of_this_machine()
+    machine = Machine(room, None, about, fused=about != MACHINE)
     try:
-        variants = stored(path, machine.fused, CONTEXT)
-    except (BadConfig, BadModel):
+        variants = plan_directory.planned(path, [], machine.fused, CONTEXT)
+    except BadModel:
         return True  # why it cannot be used is told by the run that tries
     fits = [variant.fits(machine, min(CONTEXT, variant.course.limit)) for variant in variants]
     return any(fits) or not fits

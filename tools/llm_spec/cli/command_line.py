@@ -18,9 +18,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str] | None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="llm-spec")
     subparsers = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
-    for name in SUBCOMMANDS:
+    # A subcommand does not wait for what the others import.
+    for name in argv[:1] if argv and argv[0] in SUBCOMMANDS else SUBCOMMANDS:
         module = importlib.import_module(f"llm_spec.cli.{name}")
         known = set(subparsers.choices)
         module.add_parser(subparsers)

@@ -7,7 +7,6 @@ llm-spec fit --memory 24GB --bandwidth 120GB/s --model path/to/model --bits 4,6
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,13 +125,14 @@ def _machine(args: argparse.Namespace) -> Machine:
         left = show_bytes((ram if apple else said) - budget)
         about = f"{part}, of {whole}, which leaves {left} for other programs; {source}"
         return Machine(budget, bandwidth, about, fused=True)
-    from llm_spec.performance import memory  # mlx-lm, which takes seconds
+    from llm_spec.performance.budget import MACHINE
+    from llm_spec.performance.budget import budget as of_this_machine
 
-    budget, part = memory.budget()
+    budget, part = of_this_machine()
     budget, part = _leaving(budget, part, budget - (leave or 0), leave or 0)
     if bandwidth is None:
         bandwidth, source = _bandwidth_here()
-    fused = part != memory.MACHINE
+    fused = part != MACHINE
     return Machine(budget, bandwidth, f"{part}; {source}", fused)
 
 
@@ -155,6 +155,8 @@ def _bandwidth_here() -> tuple[float, str]:
 
 
 def _variants(models: list[str], widths: list[int], fused: bool, longest: int) -> list[Variant]:
+    from llm_spec.cli import plan_directory  # psutil, which published models do not wait for
+
     found: list[Variant] = []
     for model in models or published.rows():
         if model in published.rows() and not Path(model).is_dir():
@@ -163,27 +165,8 @@ def _variants(models: list[str], widths: list[int], fused: bool, longest: int) -
             known = ", ".join(published.rows())
             raise BadAmount(f"{model!r} is neither a directory nor a published model: {known}.")
         else:
-            packed = [None if width == 16 else width for width in widths]
-            found += _given(Path(model), packed, fused, longest)
+            found += plan_directory.planned(Path(model), widths, fused, longest)
     return found
-
-
-def _given(directory: Path, widths: list[int | None], fused: bool, longest: int) -> list[Variant]:
-    """A model directory as stored, if it holds weights, and at each width. Raises `BadModel`."""
-    from llm_spec.directory import BadModel, inspect_config, inspect_directory
-    from llm_spec.performance.capacity import stored, variants
-
-    name, as_stored = directory.resolve().name, []
-    try:
-        config = inspect_config(directory)
-        if any(directory.glob("model*.safetensors")):
-            with tempfile.TemporaryDirectory() as views:
-                (view := Path(views, name)).mkdir()
-                inspect_directory(directory, view, free=sys.maxsize, tokenizer=False)
-                as_stored = stored(view, fused, longest)
-    except BadModel as error:
-        raise BadModel(f"{directory}: {error}") from error
-    return [*as_stored, *variants(name, config, widths, fused, longest)]
 
 
 def _table(machine: Machine, found: list[Variant], contexts: list[int]) -> "Table":

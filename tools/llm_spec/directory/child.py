@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from llm_spec.numerics.units import show_bytes
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +95,8 @@ def _ended(code: int) -> str:
 
 
 def _memory(process: "subprocess.Popen[bytes]") -> int:
+    import psutil  # here: only the process that waits asks
+
     try:
         return int(psutil.Process(process.pid).memory_info().rss)
     except psutil.Error:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from llm_spec.directory import config as config_file
 from llm_spec.directory import packing, room, shards
 from llm_spec.directory.errors import BadModel
@@ -35,7 +33,7 @@ def check(found: Files, config: Mapping[str, Any], *, free: int | None, unpacked
     """
     if not found.weights:
         raise BadModel(_no_weights(found))
-    free = psutil.virtual_memory().available if free is None else free
+    free = _available() if free is None else free
     index, note = shards.read_index(found)
     shards.check_complete(found, index)
     stray = shards.stray(found, index)
@@ -91,7 +89,7 @@ def check_room(
         models.append(
             ({k: v for each in headers for k, v in each.items()}, config_file.read(found))
         )
-    free = psutil.virtual_memory().available if free is None else free
+    free = _available() if free is None else free
     needed = room.of_a_run(models, unpacked).total
     if runs * needed > free:
         each = f"each of {runs} processes" if runs > 1 else "a run"
@@ -119,6 +117,12 @@ def _check_room(
 def _of_what(unpacked: bool) -> str:
     how = " unpacked to float32" if unpacked else ""
     return f"(weights{how}, logits, tokenizer, a second copy)"
+
+
+def _available() -> int:
+    import psutil  # here: a plan does not ask
+
+    return int(psutil.virtual_memory().available)
 
 
 def _too_little(free: int) -> str:

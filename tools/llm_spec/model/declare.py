@@ -14,7 +14,6 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import mlx.core as mx
 from mlx import nn
@@ -22,6 +21,7 @@ from mlx.utils import tree_map_with_path
 from mlx_lm import utils as mlx_lm_utils
 
 from llm_spec.model.config import BadConfig, text_config
+from llm_spec.observe.hooks import patched
 
 MODELS = Path(__file__).with_name("models.toml")
 
@@ -118,5 +118,5 @@ def random_state_kept() -> Iterator[None]:
 def signatures_kept() -> Iterator[None]:
     """Read each signature once. For every setting of a configuration, mlx-lm asks for that of the
     class it belongs to: that takes longer than all else in the making of a small model."""
-    with patch.object(inspect, "signature", cache(inspect.signature)):
+    with patched([(inspect, "signature", cache(inspect.signature))]):
         yield

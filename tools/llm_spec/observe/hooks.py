@@ -77,7 +77,7 @@ def watched(model: nn.Module, cache: list[Any] | None, watcher: Watcher) -> Iter
         for owner, name, after, before in _points(model, cache, watcher)
         if hasattr(owner, name)
     ]
-    with _patched(plan):
+    with patched(plan):
         yield
 
 
@@ -91,7 +91,7 @@ def output_replaced(module: nn.Module, replace: Callable[[Any], Any]) -> Iterato
         output = original(self, *args, **kwargs)
         return replace(output) if self is module else output
 
-    with _patched([(type(module), "__call__", replacement)]):
+    with patched([(type(module), "__call__", replacement)]):
         yield
 
 
@@ -114,12 +114,13 @@ def outputs_replaced(model: nn.Module, replace: Callable[[Any], Any]) -> Iterato
         for name in ("__call__", "as_linear")
         if hasattr(owner, name)
     ]
-    with _patched(plan):
+    with patched(plan):
         yield
 
 
 @contextmanager
-def _patched(plan: list[tuple[Any, str, Function]]) -> Iterator[None]:
+def patched(plan: list[tuple[Any, str, Function]]) -> Iterator[None]:
+    """Let each owner's attribute be the replacement while the context is open."""
     with ExitStack() as patches:
         for owner, name, replacement in plan:
             # The way back is laid before each step: an interrupt may come between the two.

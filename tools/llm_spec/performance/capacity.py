@@ -1,18 +1,17 @@
 """What a model takes at each bit width and context, by declaring it."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from mlx import nn
-from mlx_lm.utils import load_model
 
-from llm_spec.model.accounting import bits_per_weight, groups
-from llm_spec.model.config import BadConfig, text_config
+from llm_spec.model.accounting import WeightGroup, groups
+from llm_spec.model.config import text_config
 from llm_spec.model.declare import declare
 from llm_spec.model.dry_run import dry_run
+from llm_spec.model.packed import packed_groups
 from llm_spec.model.steps import Step
-from llm_spec.performance.memory import working_set
+from llm_spec.performance.intermediate import working_set
 from llm_spec.performance.plan import LONGEST_CONTEXT, ContextCost, Variant, followed
 from llm_spec.performance.published import WIDTHS, Row
 from llm_spec.performance.roofline import shares, weights_read
@@ -33,37 +32,37 @@ def variants(
     one costs is a line from there. Raises BadConfig where mlx-lm cannot build it.
     """
     model = declare(config, bits=None)
-    costs = _costs(model, config, longest, fused)
+    # Counted before it runs: some models keep arrays of a pass.
+    plain, costs = groups(model), _costs(model, config, longest, fused)
     found = []
     for bits in widths:
-        packed = model if bits is None else declare(config, bits=bits)
-        found.append(_variant(name, str(bits or 16), packed, *costs))
+        weights = plain if bits is None else packed_groups(model, plain, bits)
+        found.append(_variant(name, str(bits or 16), weights, *costs))
     return found
 
 
-def stored(directory: Path, fused: bool, longest: int = LONGEST_CONTEXT) -> list[Variant]:
-    """The model that lies in a directory, as it is stored; none where it holds no weights.
-
-    Weights are mapped, not read, and no code of the directory is run. Raises BadConfig.
-    """
-    if not any(directory.glob("model*.safetensors")):
-        return []
-    try:
-        model, config = load_model(directory, lazy=True)
-    except Exception as error:  # whatever a stranger's files make the loader raise
-        raise BadConfig(f"{directory.name} cannot be loaded: {error}") from error
-    width = f"{bits_per_weight(model):.2g} stored"
-    return [_variant(directory.name, width, model, *_costs(model, config, longest, fused))]
+def stored(
+    name: str,
+    model: nn.Module,
+    config: Mapping[str, Any],
+    fused: bool,
+    longest: int = LONGEST_CONTEXT,
+) -> Variant:
+    """A loaded model as it is stored. Its weights may be mapped and not read."""
+    return _variant(name, "{:.2g} stored", groups(model), *_costs(model, config, longest, fused))
 
 
 def _variant(
-    name: str, width: str, model: nn.Module, course: ContextCost, read: Mapping[str, float]
+    name: str,
+    width: str,
+    weights: list[WeightGroup],
+    course: ContextCost,
+    read: Mapping[str, float],
 ) -> Variant:
-    weights = groups(model)
     stored, parameters = sum(g.bytes for g in weights), sum(g.parameters for g in weights)
     return Variant(
         name=name,
-        width=width,
+        width=width.format(8 * stored / parameters),
         bits=8 * stored / parameters,
         parameters=parameters,
         weights=stored,

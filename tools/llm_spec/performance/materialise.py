@@ -12,7 +12,8 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from llm_spec.numerics.units import show_bytes
-from llm_spec.performance.memory import Prediction, available, budget, predict
+from llm_spec.performance.budget import available, budget
+from llm_spec.performance.memory import Prediction, predict
 
 # Leave room for what else runs: the figures are the allocator's, not the operating system's.
 SLACK = 1.02

@@ -6,7 +6,7 @@ on how far a device runs ahead of itself and is an estimate, which matters while
 and hardly while tokens are made.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,19 +18,9 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
 from llm_spec.model.accounting import total_bytes
-from llm_spec.model.dry_run import Call, dry_run
-from llm_spec.model.steps import PREFILL_STEP, Step
-from llm_spec.numerics import device
-
-# Results of one layer that are alive at once, in rows as wide as the layer's widest result and as
-# the hidden state. Counted in a Llama layer (gate, up, activation, product; the residual, its norm,
-# queries before and after rotation, attention's output before and after projection, two sums) and
-# agrees with the peak of SmolLM2 at 128 to 2,048 tokens.
-WIDEST_ALIVE = 4
-HIDDEN_ALIVE = 8
-
-
-MACHINE = "the machine's memory"
+from llm_spec.model.dry_run import dry_run
+from llm_spec.model.steps import PREFILL_STEP
+from llm_spec.performance.intermediate import working_set
 
 
 class NoCounters(RuntimeError):
@@ -95,22 +85,6 @@ def predict(
     return Prediction(weights=weights, cache=run.allocated, peak=weights + peak)
 
 
-def working_set(model: nn.Module, calls: list[Call], fused: bool) -> Callable[[Step], int]:
-    """Estimate the bytes of intermediate results that a step of `model` needs, from the `calls` of
-    a pass over one token.
-
-    Unless attention is `fused`, and on the CPU it is not, it also holds a score per head, query and
-    key. Returns a function from a step to bytes.
-    """
-    inside = {id(m) for layer in getattr(model, "layers", []) for m in layer.modules()}
-    rows = [call.output.nbytes for call in calls if id(call.module) in inside]
-    embedding = calls[0].output
-    alive = WIDEST_ALIVE * max(rows, default=0) + HIDDEN_ALIVE * embedding.nbytes
-    heads = getattr(getattr(model, "args", None), "num_attention_heads", 0)
-    score = 0 if fused else heads * embedding.dtype.size
-    return lambda step: step.tokens * (alive + step.seen * score)
-
-
 def measure_memory(
     model: nn.Module, prompt: int, generated: int, limit: int | None = None
 ) -> Measurement:
@@ -159,29 +133,3 @@ def _limited(limit: int | None) -> Iterator[None]:
         yield
     finally:
         mx.set_memory_limit(before)
-
-
-def budget() -> tuple[int, str]:
-    """Bytes that the default device may hold, and where the figure comes from.
-
-    On Metal the working set that macOS recommends, which is less than the RAM; on CUDA the card's
-    memory; on a CPU the machine's.
-    """
-    info: Mapping[str, str | int] = device.info()
-    for key, about in (
-        ("max_recommended_working_set_size", "what macOS lets the GPU keep resident"),
-        ("total_memory", "the GPU's memory"),
-        ("memory_size", "the device's memory"),
-    ):
-        if isinstance(value := info.get(key), int) and value > 0:
-            return value, about
-    return psutil.virtual_memory().total, MACHINE
-
-
-def available() -> int:
-    """Bytes of the budget that nothing has taken yet."""
-    total, _ = budget()
-    free = device.info().get("free_memory")
-    if isinstance(free, int):
-        return free
-    return min(total - mx.get_active_memory(), psutil.virtual_memory().available)

@@ -1,0 +1,81 @@
+"""What a model directory takes, as stored and at each width: planned in a process of its own.
+
+There mlx-lm's models are imported without its tokenizers (`models_only`), and what a stranger's
+configuration makes of them is bounded in time and memory. What caches and layers a configuration
+stands for is in mlx-lm's code and nowhere else, so the model is declared; no weight is read.
+"""
+
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from llm_spec.directory import BadModel, files, weights
+from llm_spec.directory import config as config_file
+from llm_spec.directory.child import Child, Stopped, channel, tell
+from llm_spec.model.models_only import import_models_only
+from llm_spec.model.steps import Step
+from llm_spec.performance.plan import ContextCost, Variant
+
+SECONDS = 60.0
+
+
+def planned(directory: Path, widths: list[int], fused: bool, longest: int) -> list[Variant]:
+    """A model directory as stored, if it holds weights, and at each of `widths` (16: not packed).
+
+    Contexts are followed to `longest` tokens. Raises `BadModel`, one sentence.
+    """
+    asked = os.path.abspath(directory), ",".join(map(str, widths)), str(int(fused)), str(longest)
+    child = Child("llm_spec.cli.plan_directory", *asked)
+    try:
+        answer = child.receive(SECONDS)
+    except Stopped as end:
+        raise BadModel(f"{directory}: planning for it {end}, and was stopped.") from None
+    finally:
+        child.close()
+    if "problem" in answer:
+        raise BadModel(f"{directory}: {answer['problem']}")
+    return [_variant(values) for values in answer["found"]]
+
+
+def _variant(values: dict[str, Any]) -> Variant:
+    course = values.pop("course")
+    steps = [Step(**step) for step in course.pop("steps")]
+    return Variant(**values, course=ContextCost(steps, **course))
+
+
+def plan(directory: Path, widths: list[int], fused: bool, longest: int) -> list[Variant]:
+    """What `planned` asks for, in this process. Raises `BadModel` or `BadConfig`."""
+    from llm_spec.directory.trial_load import declare
+    from llm_spec.performance import capacity  # here, for it imports mlx-lm
+
+    found = files.find(directory)
+    config, name, as_stored = config_file.read(found), found.root.name, []
+    if found.weights:
+        weights.check(found, config, free=sys.maxsize, unpacked=False)
+        with tempfile.TemporaryDirectory() as view:
+            files.view(found, Path(view))
+            as_stored = [capacity.stored(name, *declare(Path(view)), fused, longest)]
+    if not widths:
+        return as_stored
+    packed = [None if width == 16 else width for width in widths]
+    return [*as_stored, *capacity.variants(name, config, packed, fused, longest)]
+
+
+def main(directory: str, widths: str, fused: str, longest: str) -> dict[str, Any]:
+    """The process itself: its answer, {"found"} or {"problem"}."""
+    from llm_spec.model.config import BadConfig
+
+    import_models_only()
+    asked = [int(width) for width in widths.split(",") if width], bool(int(fused)), int(longest)
+    try:
+        return {"found": [asdict(variant) for variant in plan(Path(directory), *asked)]}
+    except (BadModel, BadConfig) as error:
+        return {"problem": str(error)}
+
+
+if __name__ == "__main__":
+    out = channel()
+    tell(out, main(*sys.argv[1:]))

@@ -1,0 +1,90 @@
+"""What a declared model's weights would be once packed, without packing each of its modules.
+
+Modules of one kind, shape and type are packed alike, so one of each is packed: a model of 60 layers
+has a dozen kinds. Which modules are packed, and how, is what mlx-lm's own conversion decides.
+"""
+
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm import utils as mlx_lm_utils
+
+from llm_spec.model.accounting import WeightGroup, groups
+from llm_spec.model.config import BadConfig
+from llm_spec.model.declare import ERRORS
+from llm_spec.observe.hooks import patched
+
+Choice = Callable[[str, nn.Module], bool | dict[str, Any]]
+
+
+def packed_groups(model: nn.Module, plain: list[WeightGroup], bits: int) -> list[WeightGroup]:
+    """`groups` of the declared `model`, once mlx-lm has packed it at `bits`.
+
+    `plain` are its groups as they are. The model is left as it is, and nothing is evaluated. Raises
+    BadConfig where mlx-lm cannot pack it.
+    """
+    try:
+        return _packed_groups(model, plain, bits)
+    except ERRORS as error:
+        raise BadConfig(f"The model cannot be packed at {bits} bits: {error}") from error
+
+
+def _packed_groups(model: nn.Module, plain: list[WeightGroup], bits: int) -> list[WeightGroup]:
+    modules, choices = dict(model.named_modules()), _choices(model, bits)
+    alike: dict[str, list[WeightGroup]] = {}
+    found, packed = [], set()
+    for group in plain:
+        path = group.name.rpartition(".")[0]
+        if path not in choices:
+            found.append(group)
+        elif path not in packed:
+            packed.add(path)
+            kind = f"{_kind(modules[path])} {choices[path]}"
+            if kind not in alike:
+                alike[kind] = groups(_alone(modules[path].to_quantized(**choices[path])))
+            found += [_inside(path, each) for each in alike[kind]]
+    return found
+
+
+def _choices(model: nn.Module, bits: int) -> dict[str, dict[str, Any]]:
+    """How mlx-lm's conversion packs each module that it packs, by the module's path."""
+    chosen: dict[str, dict[str, Any]] = {}
+
+    def look(
+        model: nn.Module, group_size: int, bits: int, mode: str, class_predicate: Choice
+    ) -> None:
+        usual = {"group_size": group_size, "bits": bits, "mode": mode}
+        leaves = tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
+        for path, module in leaves:
+            if choice := class_predicate(path, module):
+                chosen[path] = choice if isinstance(choice, dict) else usual
+
+    unpacked: list[tuple[Any, str, Callable[..., Any]]] = [
+        (nn, "quantize", look),
+        (mlx_lm_utils, "compute_bits_per_weight", lambda model: 0),
+    ]
+    with patched(unpacked), redirect_stdout(StringIO()):  # it prints the bits per weight
+        mlx_lm_utils.quantize_model(model, {}, None, bits)
+    return chosen
+
+
+def _kind(module: nn.Module) -> str:
+    arrays = tree_flatten(module.parameters())
+    return f"{type(module)} {[(name, array.shape, array.dtype) for name, array in arrays]}"
+
+
+def _alone(module: nn.Module) -> nn.Module:
+    model = nn.Module()
+    model.it = module
+    return model
+
+
+def _inside(path: str, group: WeightGroup) -> WeightGroup:
+    """The group of a module that stood alone, at its place in the model."""
+    name, *arrays = (path + each.removeprefix("it") for each in (group.name, *group.arrays))
+    return replace(group, name=name, arrays=tuple(arrays))
