@@ -67,8 +67,8 @@ def record_fit(exhibit, found, machine):
 
 
 def store_eight_bits(monkeypatch):
-    def packed(model, plain, bits):
-        return packed_groups(model, plain, 8)
+    def packed(model, leaves, plain, bits):
+        return packed_groups(model, leaves, plain, 8)
 
     monkeypatch.setattr(capacity, "packed_groups", packed)
 

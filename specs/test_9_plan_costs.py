@@ -12,20 +12,19 @@ from fixtures.synthetic.small_directory import write_small_model
 from llm_spec.model import packed
 from llm_spec.model.accounting import groups
 from llm_spec.model.declare import declare
+from llm_spec.performance.others import OtherPrograms
 
 MOST_SECONDS, MOST_BYTES, TRIES = 1.0, 300_000_000, 3
 LONG = 262_144  # positions, and tokens of the context that is planned for
-# What a planner says of itself and of the process that it started: seconds of one core, and bytes.
+# What a planner says of itself and of the process that it started.
 PLAN = """
 import json, resource, sys
 from llm_spec.cli.command_line import main
 code = main(json.loads(sys.argv[1]))
 each = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 unit = 1 if sys.platform == "darwin" else 1024
-print(json.dumps([
-    code, sum(use.ru_utime + use.ru_stime for use in each),
-    max(use.ru_maxrss for use in each) * unit,
-]))
+child = each[1].ru_maxrss  # its own: on Linux that of a process begins with its parent's
+print(json.dumps([code, sum(use.ru_utime + use.ru_stime for use in each), child * unit]))
 """
 SLOW = """
 import runpy
@@ -47,8 +46,9 @@ def import_transformers_too(monkeypatch, tmp_path):
 
 @pytest.mark.claim(id="9.163", falsifier=import_transformers_too)
 def test_a_plan_for_a_directory_takes_a_second_and_300_megabytes(exhibit, tmp_path):
-    """Two processes together, from Python's start on: the best of three runs, for other programs
-    make each slower."""
+    """The seconds of two processes together, from Python's start on, and the memory of the one that
+    declares the model: the best of three runs, for other programs make each slower."""
+    others = OtherPrograms()
     costs = {name: cost(directory) for name, directory in directories(tmp_path).items()}
     exhibit.table(
         [[name, seconds, size / 1e6] for name, (seconds, size) in costs.items()],
@@ -58,7 +58,10 @@ def test_a_plan_for_a_directory_takes_a_second_and_300_megabytes(exhibit, tmp_pa
         "seconds of one core, bytes", costs, should_be=f"at most {MOST_SECONDS:g}, {MOST_BYTES:,}"
     )
 
-    assert all(seconds <= MOST_SECONDS for seconds, _ in costs.values()), says
+    slowest = max(seconds for seconds, _ in costs.values())
+    if MOST_SECONDS < slowest < 2 * MOST_SECONDS and others.warning:
+        exhibit.inconclusive(f"other programs use {others.share:.0%} of the processor")
+    assert slowest <= MOST_SECONDS, says
     assert all(size <= MOST_BYTES for _, size in costs.values()), says
 
 
@@ -84,7 +87,7 @@ def directories(tmp_path):
 
 
 def cost(directory):
-    """Seconds of one core and bytes of the larger process, the best of a few runs."""
+    """Seconds of one core, and bytes of the process that plans: the best of a few runs."""
     asked = ["fit", "--chip", "M3 Pro", "--memory", "36GB", "--context", f"2k,{LONG}"]
     best = None
     for _ in range(TRIES):
@@ -115,9 +118,9 @@ def test_weights_are_counted_as_packing_each_of_them_counts(exhibit):
     for name in ARCHITECTURES:
         _, config = build_architecture(name)
         model = declare(config, bits=None)
-        plain = groups(model)
+        plain, leaves = groups(model), packed.leaves_of(model)
         for bits in (8, 4):
-            counted = {g.name: g for g in packed.packed_groups(model, plain, bits)}
+            counted = {g.name: g for g in packed.packed_groups(model, leaves, plain, bits)}
             whole = {g.name: g for g in groups(declare(config, bits=bits))}
             rows.append([name, bits, *(sum(g.bytes for g in e.values()) for e in (counted, whole))])
             wrong += [f"{name}: {counted.get(each)}, but should be {whole.get(each)}"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from llm_spec.numerics.units import show_bytes
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 4_000_000_000  # bytes of the process; an honest 8B takes 0.6 GB, for no weight is read
+LOOK_AGAIN = 0.02  # s after which its memory is looked at again
 
 
 class Stopped(Exception):
@@ -69,7 +71,9 @@ class Child:
             if _memory(self._process) > MEMORY:
                 self.close()
                 raise Stopped(f"took more than {show_bytes(MEMORY)} of memory")
-            time.sleep(0.005)
+            # Until it says something, which at its end it always does.
+            select.select([_pipe(self._process.stdout)], [], [], LOOK_AGAIN)
+            time.sleep(0.001)
 
 
 def channel() -> IO[str]:

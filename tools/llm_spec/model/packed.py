@@ -22,20 +22,28 @@ from llm_spec.observe.hooks import patched
 Choice = Callable[[str, nn.Module], bool | dict[str, Any]]
 
 
-def packed_groups(model: nn.Module, plain: list[WeightGroup], bits: int) -> list[WeightGroup]:
+def leaves_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that conversion may pack, by path."""
+    return dict(tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module))
+
+
+def packed_groups(
+    model: nn.Module, leaves: dict[str, nn.Module], plain: list[WeightGroup], bits: int
+) -> list[WeightGroup]:
     """`groups` of the declared `model`, once mlx-lm has packed it at `bits`.
 
-    `plain` are its groups as they are. The model is left as it is, and nothing is evaluated. Raises
-    BadConfig where mlx-lm cannot pack it.
+    `leaves` are its modules (`leaves_of`) and `plain` its groups as they are. The model is left as
+    it is, and nothing is evaluated. Raises BadConfig where mlx-lm cannot pack it.
     """
     try:
-        return _packed_groups(model, plain, bits)
+        return _packed_groups(leaves, _choices(model, leaves, bits), plain)
     except ERRORS as error:
         raise BadConfig(f"The model cannot be packed at {bits} bits: {error}") from error
 
 
-def _packed_groups(model: nn.Module, plain: list[WeightGroup], bits: int) -> list[WeightGroup]:
-    modules, choices = dict(model.named_modules()), _choices(model, bits)
+def _packed_groups(
+    leaves: dict[str, nn.Module], choices: dict[str, dict[str, Any]], plain: list[WeightGroup]
+) -> list[WeightGroup]:
     alike: dict[str, list[WeightGroup]] = {}
     found, packed = [], set()
     for group in plain:
@@ -44,23 +52,22 @@ def _packed_groups(model: nn.Module, plain: list[WeightGroup], bits: int) -> lis
             found.append(group)
         elif path not in packed:
             packed.add(path)
-            kind = f"{_kind(modules[path])} {choices[path]}"
+            kind = f"{_kind(leaves[path])} {choices[path]}"
             if kind not in alike:
-                alike[kind] = groups(_alone(modules[path].to_quantized(**choices[path])))
+                alike[kind] = groups(_alone(leaves[path].to_quantized(**choices[path])))
             found += [_inside(path, each) for each in alike[kind]]
     return found
 
 
-def _choices(model: nn.Module, bits: int) -> dict[str, dict[str, Any]]:
+def _choices(
+    model: nn.Module, leaves: dict[str, nn.Module], bits: int
+) -> dict[str, dict[str, Any]]:
     """How mlx-lm's conversion packs each module that it packs, by the module's path."""
     chosen: dict[str, dict[str, Any]] = {}
 
-    def look(
-        model: nn.Module, group_size: int, bits: int, mode: str, class_predicate: Choice
-    ) -> None:
+    def look(_: nn.Module, group_size: int, bits: int, mode: str, class_predicate: Choice) -> None:
         usual = {"group_size": group_size, "bits": bits, "mode": mode}
-        leaves = tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module)
-        for path, module in leaves:
+        for path, module in leaves.items():
             if choice := class_predicate(path, module):
                 chosen[path] = choice if isinstance(choice, dict) else usual
 

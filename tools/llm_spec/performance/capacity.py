@@ -9,7 +9,7 @@ from llm_spec.model.accounting import WeightGroup, groups
 from llm_spec.model.config import text_config
 from llm_spec.model.declare import declare
 from llm_spec.model.dry_run import dry_run
-from llm_spec.model.packed import packed_groups
+from llm_spec.model.packed import leaves_of, packed_groups
 from llm_spec.model.steps import Step
 from llm_spec.performance.intermediate import working_set
 from llm_spec.performance.plan import LONGEST_CONTEXT, ContextCost, Variant, followed
@@ -34,9 +34,9 @@ def variants(
     model = declare(config, bits=None)
     # Counted before it runs: some models keep arrays of a pass.
     plain, costs = groups(model), _costs(model, config, longest, fused)
-    found = []
+    leaves, found = leaves_of(model), []
     for bits in widths:
-        weights = plain if bits is None else packed_groups(model, plain, bits)
+        weights = plain if bits is None else packed_groups(model, leaves, plain, bits)
         found.append(_variant(name, str(bits or 16), weights, *costs))
     return found
 
