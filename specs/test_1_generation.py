@@ -21,7 +21,7 @@ from fixtures.doubles.tampered import TamperedModel
 from fixtures.models import subjects
 from fixtures.texts import prompts, strings
 from llm_spec.laws.tokenizer.text import streamed
-from llm_spec.model import tokens
+from llm_spec.model import release, tokens
 
 # The package exports a function of the same name, which hides the module from `import … as`.
 cli = importlib.import_module("mlx_lm.generate")
@@ -213,7 +213,7 @@ def ignore_the_template(monkeypatch):
 @pytest.mark.claim(id="1.5", falsifier=ignore_the_template)
 def test_the_command_line_speaks_through_the_chat_template(trained, exhibit, monkeypatch):
     """`mlx_lm.generate --prompt …` prints the answer to the templated prompt, not the bare one."""
-    if not trained.tokenizer.has_chat_template:
+    if not release.has_chat_template(trained.tokenizer):
         pytest.skip(f"{trained.name} has no chat template")
     message = [{"role": "user", "content": prompts.CLI_PROMPT}]
     chat = trained.tokenizer.apply_chat_template(message, add_generation_prompt=True)
@@ -223,9 +223,8 @@ def test_the_command_line_speaks_through_the_chat_template(trained, exhibit, mon
     printed = run_the_command_line(trained, monkeypatch)
     exhibit.table(
         [["bare prompt", bare], ["through the template", templated], ["command line", printed]],
-        columns=["", "text"],
-        title=prompts.CLI_PROMPT,
-    )
+        columns=["", "text"], title=prompts.CLI_PROMPT,
+    )  # fmt: skip
 
     assert bare != templated, "answers with and without the template are equal, but should differ"
     says = exhibit.measured("the command line prints", repr(printed), should_be=repr(templated))
@@ -236,8 +235,10 @@ def run_the_command_line(subject, monkeypatch):
     arguments = ["mlx_lm.generate", "--model", str(subject.path), "--prompt", prompts.CLI_PROMPT]
     options = ["--max-tokens", str(N_TOKENS), "--verbose", "False"]
     monkeypatch.setattr(sys, "argv", arguments + options)
+
     # The command loads its own model; it is given the one that is loaded already.
-    monkeypatch.setattr(cli, "load", lambda *_, **__: (subject.model, subject.tokenizer, {}))
+    own = (subject.model, subject.tokenizer, {})
+    monkeypatch.setattr(cli, "load", lambda *_, return_config=False, **__: own[: 2 + return_config])
     with contextlib.redirect_stdout(io.StringIO()) as output:
         cli.main()
     return output.getvalue().rstrip("\n")

@@ -8,6 +8,7 @@ import pytest
 from fixtures.texts import jobs, prompts
 from fixtures.texts.passages import fingerprint
 from llm_spec.model import accounting
+from llm_spec.model.release import has_chat_template
 from llm_spec.quality import assistant
 from llm_spec.quality.card import card
 
@@ -64,7 +65,7 @@ def leave_the_template_out(monkeypatch):
 def test_every_job_reaches_the_model_whole_and_through_its_chat_template(trained, exhibit):
     """The prompt as the model reads it: the whole source, then the assistant's turn."""
     tokenizer = trained.tokenizer
-    if not tokenizer.has_chat_template:
+    if not has_chat_template(tokenizer):
         pytest.skip("this model has no chat template")
     asked = {
         job.name: tokenizer.decode(assistant.chat_prompt(tokenizer, job.prompt))
@@ -191,7 +192,7 @@ def forget_the_first_token(monkeypatch):
 @pytest.mark.claim(id="7.25", falsifier=forget_the_first_token)
 def test_first_token_and_speed_account_for_the_whole_reply(trained, exhibit):
     """A reply of a few tokens to the plan's e-mail, timed from outside."""
-    if not trained.tokenizer.has_chat_template:
+    if not has_chat_template(trained.tokenizer):
         pytest.skip("this model has no chat template")
     assistant.responder(trained.model, trained.tokenizer, max_tokens=2)("Hello", seed=0)  # warms up
     respond = assistant.responder(trained.model, trained.tokenizer, max_tokens=12)
@@ -237,7 +238,7 @@ def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(trained, own_job
     """Three answers to each job, judged by all criteria; 95 % intervals. Of jobs of one's own
     (--jobs) the claim says nothing: their candidates are for `llm-spec choose`."""
     size = accounting.total_parameters(trained.packed)
-    if not trained.tokenizer.has_chat_template:
+    if not has_chat_template(trained.tokenizer):
         pytest.skip("this model has no chat template")
     asked = own_jobs.jobs if own_jobs else jobs.the_four()
     trials = answers_to(trained, own_jobs) if own_jobs else jobs.answers_of(trained)

@@ -13,6 +13,7 @@ from fixtures.models.subjects import Subject
 from fixtures.texts.passages import passages
 from llm_spec.directory import trial_load
 from llm_spec.laws.tokenizer.support import support
+from llm_spec.model.release import has_chat_template
 from llm_spec.numerics.distances import worst
 from llm_spec.quality import likelihood
 
@@ -93,7 +94,7 @@ def test_the_chat_template_makes_text_of_a_conversation(directory, exhibit):
     """User, assistant, user: rendered in bounded time and inside the sandbox."""
     problem = problems_of(directory).get("chat template")
     if not problem:
-        if not directory.tokenizer.has_chat_template:
+        if not has_chat_template(directory.tokenizer):
             pytest.skip(f"{directory.name} has no chat template")
         chat = {"tokenize": False, "add_generation_prompt": True}
         text = directory.tokenizer.apply_chat_template(trial_load.CONVERSATION, **chat)
@@ -118,7 +119,7 @@ def test_the_chat_template_takes_or_refuses_what_an_assistant_sends(directory, e
     failed with. A template that fails ends a request that mlx-lm had taken."""
     if problem := problems_of(directory).get("chat template"):
         pytest.skip(f"not judged: {problem} (claim 9.2)")
-    if not directory.tokenizer.has_chat_template:
+    if not has_chat_template(directory.tokenizer):
         pytest.skip(f"{directory.name} has no chat template")
     tried = support(directory.tokenizer)
     exhibit.table(

@@ -6,6 +6,7 @@ Says one message: {"problem"}, a sentence, or nothing wrong.
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from llm_spec.directory.child import channel, tell
 from llm_spec.directory.errors import BadModel, reason
@@ -15,16 +16,48 @@ from llm_spec.text.untrusted import quoted
 
 def problem_of(base: Path, adapter: Path) -> str | None:
     """Why mlx-lm cannot put the adapter on the base; no weight is read."""
-    from mlx_lm.tuner.utils import load_adapters  # here: what it prints is no message
+    import mlx.nn as nn  # here: what it prints is no message
+    from mlx_lm.tuner.utils import load_adapters
+
+    load_weights = nn.Module.load_weights
+
+    def check_first(module: nn.Module, weights: Any, strict: bool = True) -> nn.Module:
+        check_tensors(module, weights)
+        return load_weights(module, weights, strict=strict)
 
     try:
         model, _ = declare(base)
+        nn.Module.load_weights = check_first  # releases before 0.32 load what fits, and say nothing
         load_adapters(model, str(adapter))
     except BadModel as problem:
         return str(problem)
     except Exception as error:
         return explain(error, adapter)
+    finally:
+        nn.Module.load_weights = load_weights
     return None
+
+
+def check_tensors(module: Any, weights: Any) -> None:
+    """Raise ValueError, as newer releases of mlx-lm do, where the module has no parameters of
+    these names and shapes; `weights` is what `load_weights` is given."""
+    from mlx.utils import tree_flatten
+
+    if isinstance(weights, str):
+        import mlx.core as mx
+
+        stored: Any = mx.load(weights)
+        weights = list(stored.items())
+    has = {name: array.shape for name, array in tree_flatten(module.parameters())}
+    wrong = [
+        f"  {name}: adapter shape {array.shape} does not match {has[name]}"
+        if name in has
+        else f"  {name}: not an adapter parameter in the model"
+        for name, array in weights
+        if has.get(name) != array.shape
+    ]
+    if wrong:
+        raise ValueError("\n".join(wrong))
 
 
 def explain(error: Exception, adapter: Path) -> str:

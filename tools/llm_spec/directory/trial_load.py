@@ -17,6 +17,7 @@ from llm_spec.directory import generation, packing
 from llm_spec.directory.child import channel, tell
 from llm_spec.directory.errors import BadModel, reason
 from llm_spec.directory.explanation import explain, weight_files
+from llm_spec.model.release import has_chat_template, taken
 from llm_spec.text.untrusted import quoted
 
 CONVERSATION = [
@@ -91,7 +92,7 @@ def declare(view: Path) -> tuple[Any, dict[str, Any]]:
 
     nn.Module.load_weights = watch
     try:
-        model, config = load_model(view, lazy=True, trust_remote_code=False)
+        model, config = load_model(view, lazy=True, **taken(load_model, trust_remote_code=False))
     except Exception as error:
         raise BadModel(explain(error, view)) from error
     finally:
@@ -178,7 +179,7 @@ def check_vocabulary(tokenizer: Any, model: Any, view: Path) -> None:
 
 def check_template(tokenizer: Any, view: Path) -> None:
     """The chat template, if there is one, must give text for an ordinary conversation."""
-    if tokenizer.chat_template is None and not tokenizer.has_chat_template:
+    if tokenizer.chat_template is None and not has_chat_template(tokenizer):
         return
     for conversation in OTHER_CONVERSATIONS:
         with suppress(Exception):

@@ -72,7 +72,7 @@ def opened(name: str) -> Iterator[Opened]:
                 raise CannotLook(f"{_shown(name)} cannot read a text: {found.problems[part]}")
         loaded = _load(name, found.path, [*found.problems.values(), *found.notes])
         template = BoundedTemplate(found.path)
-        if loaded.tokenizer.has_chat_template:
+        if release.has_chat_template(loaded.tokenizer):
             loaded.tokenizer._chat_template = template
         yield loaded
 

@@ -16,6 +16,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from llm_spec.look.models import CannotLook, Opened
 from llm_spec.model import tokens
+from llm_spec.model.release import has_chat_template
 from llm_spec.numerics.sampling import softmax
 from llm_spec.observe.inputs import context_length
 from llm_spec.observe.trace import Trace, TraceError, check_read_out, read_out, trace
@@ -132,7 +133,7 @@ def token_ids(model: Opened, text: str, template: bool) -> list[int]:
 
 
 def _templated(model: Opened, text: str) -> list[int]:
-    if not model.tokenizer.has_chat_template:
+    if not has_chat_template(model.tokenizer):
         raise CannotLook(f"{model.name} has no chat template: leave --template out.")
     messages = [{"role": "user", "content": text}]
     try:

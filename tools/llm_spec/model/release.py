@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +23,9 @@ BEFORE_0_32 = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", 
 """What releases fetch that do not name it."""
 OF_THE_LIBRARY = ("mlx_lm.models.cache", "mlx_lm.tokenizer_utils", "mlx_lm.generate")
 """Modules whose classes the laws use; the classes of an architecture are what they judge."""
+UNKNOWN_KEYWORD = re.compile(
+    r"(?P<names>[\w.]+)\(\) got an unexpected keyword argument '(?P<name>\w+)'"
+)
 CANNOT_IMPORT = re.compile(r"cannot import name '(?P<name>\w+)' from '(?P<module>[\w.]+)'")
 
 
@@ -55,14 +60,26 @@ def fetched_patterns() -> list[str]:
     return [pattern for pattern in patterns if not pattern.endswith(".py")]
 
 
+def taken(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    """Those of `options` that this release's `function` has a parameter for."""
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in parameters}
+
+
+def has_chat_template(tokenizer: Any) -> bool:
+    """Whether mlx-lm's tokenizer has a chat template; before 0.30.3 it does not tell."""
+    told = getattr(tokenizer, "has_chat_template", None)
+    return tokenizer.chat_template is not None if told is None else bool(told)
+
+
 def lacking(error: BaseException) -> str:
     """`mlx-lm 0.30.7 has no mlx_lm.models.cache.TokenBuffer`, where that is why `error` was raised;
     else "".
 
     A name counts as lacking where code outside of the library asked a module for that name, or an
-    object for an attribute that no class of its module has: if another class has it, that it is
-    missing here is a fault of the library. In the releases of `NEWEST` nothing is lacking: there a
-    wrong name is a mistake.
+    object for an attribute that no class of its module has (if another class has it, that it is
+    missing here is a fault of the library), or gave a function a keyword that it does not take.
+    In the releases of `NEWEST` nothing is lacking: there a wrong name is a mistake.
     """
     wanted = _wanted(error)
     package = PACKAGE_OF.get(wanted.partition(".")[0])
@@ -79,7 +96,27 @@ def _wanted(error: BaseException) -> str:
         return error.name or ""
     if isinstance(error, ImportError) and (found := CANNOT_IMPORT.match(str(error))):
         return f"{found['module']}.{found['name']}"
+    if isinstance(error, TypeError) and (found := UNKNOWN_KEYWORD.match(str(error))):
+        return _parameter_of(_called(error, found["names"]), found["name"])
     return ""
+
+
+def _called(error: BaseException, names: str) -> object:
+    """What the frame that raised knows by the names `function` or `Class.method`, or what the
+    library calls so; else None."""
+    *_, frame = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    first, *rest = names.split(".")
+    modules = [it for name, it in sys.modules.items() if name.partition(".")[0] in PACKAGE_OF]
+    scopes = [frame.f_locals, frame.f_globals, *map(vars, modules)]
+    known = next((scope[first] for scope in scopes if first in scope), None)
+    for name in rest:
+        known = getattr(known, name, None)
+    return known
+
+
+def _parameter_of(function: object, name: str) -> str:
+    module, known_as = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    return f"{module}.{known_as}({name}=…)"
 
 
 def _wanted_of(owner: object, name: str) -> str:

@@ -16,6 +16,7 @@ import mlx.core as mx
 from mlx_lm import stream_generate
 from mlx_lm.sample_utils import make_sampler
 
+from llm_spec.model.release import has_chat_template
 from llm_spec.quality.criteria import Criterion
 
 DONE = "job done"  # the criterion that stands for all of a job's criteria together
@@ -89,7 +90,7 @@ def chat_prompt(tokenizer: Any, message: str) -> list[int]:
     Models that can think aloud are asked not to. Raises ValueError if the tokenizer has no chat
     template.
     """
-    if not tokenizer.has_chat_template:
+    if not has_chat_template(tokenizer):
         raise ValueError("this model has no chat template, so it cannot be asked as an assistant")
     return tokenizer.apply_chat_template(
         [{"role": "user", "content": message}], add_generation_prompt=True, enable_thinking=False

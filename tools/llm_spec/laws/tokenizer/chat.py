@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_spec.laws.finding import Finding, law, not_applicable, same
 from llm_spec.laws.tokenizer.text import MARKER
+from llm_spec.model.release import has_chat_template
 
 ASKS, ANSWERS, ASKS_AGAIN = "Zebra one?", "Yak two.", "Xerus three?"
 TURNS = ("user", ASKS), ("assistant", ANSWERS), ("user", ASKS_AGAIN)
@@ -23,7 +24,7 @@ def of_a_chat(check: Callable[[Any], Finding]) -> Callable[[Any], Finding]:
     @law
     @functools.wraps(check)
     def checked(tokenizer: Any) -> Finding:
-        if not tokenizer.has_chat_template:
+        if not has_chat_template(tokenizer):
             return not_applicable("it has no chat template")
         return check(tokenizer)
 
