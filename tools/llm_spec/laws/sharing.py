@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -27,7 +29,15 @@ NUMBER = re.compile(r"\.\d+(?=\.)")
 LAYER = re.compile(r"layers\.\d+\.")
 
 
-def seen_by_rank(whole: Case, shared: nn.Module) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Run:
+    logits: np.ndarray
+    tokens: list[int]
+    cached: np.ndarray | None = None
+    rows: Sequence[Any] = ()
+
+
+def seen_by_rank(whole: Case, shared: nn.Module, brief: bool = False) -> dict[str, Any]:
     """Distances between the shared model's logits and the whole model's, relative to each row's
     norm, and what this rank holds. Plain values:
 
@@ -36,40 +46,46 @@ def seen_by_rank(whole: Case, shared: nn.Module) -> dict[str, Any]:
     the order of sums explains; `digest`: of the logits' bytes; `tokens`: greedy ones of the shared
     model; `whole_tokens`; `bytes` and `whole_bytes`; `layer_share`: of the bytes of the layers;
     `replicated`: weights that this rank holds whole.
+
+    `brief`: in one pass alone; `tokens` are the likeliest ones after each of the prompt's, and
+    `cached` and `batch` are None.
     """
-    logits, cached, rows, tokens = _run(whole, shared)
-    whole_logits, whole_cached, whole_rows, whole_tokens = whole.once(_alone)
-    missed = distances.distance(logits, whole_logits)
-    missed_cached = distances.distance(cached, whole_cached)
+    seen, right = _run(whole, shared, brief), whole.once(_alone, brief)
+    missed = {"logits": distances.distance(seen.logits, right.logits), "cached": None}
+    if seen.cached is not None and right.cached is not None:
+        missed["cached"] = distances.distance(seen.cached, right.cached)
+    worst = distances.worst(found for found in missed.values() if found is not None)
     return {
-        "logits": missed,
-        "cached": missed_cached,
-        "batch": _apart(rows, whole_rows) if rows else None,
-        "bound": within_rounding("d", distances.worst([missed, missed_cached]), whole).bound,
-        "digest": hashlib.sha256(logits.tobytes()).hexdigest()[:16],
-        "tokens": tokens,
-        "whole_tokens": whole_tokens,
+        **missed,
+        "batch": _apart(seen.rows, right.rows) if seen.rows else None,
+        "bound": within_rounding("d", worst, whole).bound,
+        "digest": hashlib.sha256(seen.logits.tobytes()).hexdigest()[:16],
+        "tokens": seen.tokens,
+        "whole_tokens": right.tokens,
         **_held(whole.model, shared),
     }
 
 
-def _alone(whole: Case) -> tuple[np.ndarray, np.ndarray, list[Any], list[int]]:
-    return _run(whole, whole.model)
+def _alone(whole: Case, brief: bool) -> _Run:
+    return _run(whole, whole.model, brief)
 
 
-def _run(whole: Case, model: nn.Module) -> tuple[np.ndarray, np.ndarray, list[Any], list[int]]:
+def _run(whole: Case, model: nn.Module, brief: bool) -> _Run:
     """Logits in one pass and in chunks, the rows of a batch (none where its caches cannot be
     merged) and greedy tokens."""
     ids, rows = whole.token_ids, []
+    if brief:
+        logits = logits_of(model, ids)
+        return _Run(logits, logits.argmax(axis=-1).tolist())
     cached, _ = feed_in_chunks(model, ids, [*CHUNKS, len(ids) - sum(CHUNKS)])
     if can_batch(whole):
         rows = generate_batch(model, prompts_of(whole, ROWS), [STEPS] * len(ROWS))
         # Collectives of two streams mix without a word: nothing of this one may be left.
         mx.synchronize(generating.generation_stream)
-    return logits_of(model, ids), cached, rows, _greedy(model, ids)
+    return _Run(logits_of(model, ids), _greedy(model, ids), cached, rows)
 
 
-def _apart(rows: list[Any], whole_rows: list[Any]) -> float:
+def _apart(rows: Sequence[Any], whole_rows: Sequence[Any]) -> float:
     """Distance of log-probabilities; infinite where a row made other tokens."""
     return distances.worst(
         distances.distance(logprobs, expected) if tokens == right else math.inf

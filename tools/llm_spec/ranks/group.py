@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+from llm_spec.numerics import blas
 from llm_spec.ranks.nccl import Nccl
 from llm_spec.ranks.process import Failure, RankProcess
 from llm_spec.ranks.ring import Ring, is_taken
@@ -59,7 +60,7 @@ class Ranks:
         run = random.SystemRandom().getrandbits(30)
         try:
             for rank in range(count):
-                environment = {**os.environ, **place.environment(rank)}
+                environment = {**os.environ, **_computing(count), **place.environment(rank)}
                 self.processes.append(RankProcess(program, rank, environment))
             _compare_versions(self._collect(seconds, "start"))
             self._ask({"backend": backend, "run": run, "count": count}, seconds, "join")
@@ -122,6 +123,12 @@ def cause(failures: Iterable[Failure]) -> str:
     """The failure that others follow from: a process that was killed, else the first one that is
     not about the end of another."""
     return str(min(failures, key=lambda each: each.order))
+
+
+def _computing(count: int) -> dict[str, str]:
+    """The BLAS that all ranks multiply with on a CPU, whose cores they share."""
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // count))
+    return {**blas.environment(), "OMP_NUM_THREADS": threads}
 
 
 def _compare_versions(told: list[dict[str, Any]]) -> None:
