@@ -1,9 +1,9 @@
-"""Logits of both sides beside each other: whole, cached token by token, in chunks."""
+"""Logits of both sides beside each other: whole, cached token by token, in chunks, in a batch."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from llm_spec.oracle import twins
 from llm_spec.oracle.pair import BOUND, Mend, Outcome, Pair
 
 CHUNK = 10  # tokens of a prefill step: no divisor of a window or of a prompt
+WRITTEN = 5  # tokens that a row of a batch writes: the last ones of its prompt
 
 MOVE = 0.05  # of each value of a weight, up or down
 CANNOT = (Exception, SystemExit)  # mlx-lm's olmo ends the process where a package is missing
@@ -22,7 +23,7 @@ CANNOT = (Exception, SystemExit)  # mlx-lm's olmo ends the process where a packa
 def compare(
     pair: Pair,
     mend: Mend | None = None,
-    ways: bool = True,
+    ways: Sequence[str] = ("cached", "chunked"),
     move: bool = False,
     beside: Pair | None = None,
 ) -> Outcome:
@@ -30,7 +31,8 @@ def compare(
 
     Args:
         mend: run in this process before a side is made.
-        ways: whether to feed mlx-lm token by token and in chunks, too.
+        ways: how to feed mlx-lm besides whole prompts: "cached" token by token, "chunked", or
+            "batched", all prompts in one batch. Models whose caches do not merge have no batches.
         move: whether to move each weight and see whether the logits move.
         beside: a pair of the same type; whether transformers computes other logits for it.
     """
@@ -54,11 +56,15 @@ def compare(
         except CANNOT as error:
             return Outcome("not loaded", one_line(error), "mlx-lm", unwritten=unwritten)
     try:
-        found = {
-            way: {n: distance(ours_, reference[n]) for n, ours_ in got}
-            for way, got in _ways(ours, asked, ways)
-        }
-        whole = _logits(ours, asked[max(asked)])
+        fed = {n: _logits(ours, ids) for n, ids in asked.items()}
+        whole = fed[max(asked)]
+        found = {"whole": {n: distance(each, reference[n]) for n, each in fed.items()}}
+        for way, step in (("cached", 1), ("chunked", CHUNK)):
+            if way in ways:
+                pieces = {n: _fed(ours, ids, step) for n, ids in asked.items()}
+                found[way] = {n: distance(each, reference[n]) for n, each in pieces.items()}
+        if "batched" in ways and _can_batch(ours):
+            found["batched"] = _batched(ours, asked, reference)
         unmoved = _unmoved(ours, asked[max(asked)], whole, pair.seed) if move else None
     except CANNOT as error:
         return Outcome("not computed", one_line(error), "mlx-lm", unwritten=unwritten)
@@ -90,22 +96,66 @@ def _logits(model: Any, ids: list[int], cache: Any = None) -> np.ndarray:
     return np.array(model(mx.array([ids]), cache=cache)[0].astype(mx.float32))
 
 
-def _ways(
-    model: Any, asked: dict[int, list[int]], all_of_them: bool
-) -> Iterator[tuple[str, list[tuple[int, np.ndarray]]]]:
-    yield "whole", [(n, _logits(model, ids)) for n, ids in asked.items()]
-    if not all_of_them:
-        return
-    yield "cached", [(n, _fed(model, ids, 1)) for n, ids in asked.items()]
-    yield "chunked", [(n, _fed(model, ids, CHUNK)) for n, ids in asked.items()]
-
-
 def _fed(model: Any, ids: list[int], step: int) -> np.ndarray:
     from mlx_lm.models.cache import make_prompt_cache
 
     cache = make_prompt_cache(model)
     pieces = [_logits(model, ids[i : i + step], cache) for i in range(0, len(ids), step)]
     return np.concatenate(pieces)
+
+
+def _can_batch(model: Any) -> bool:
+    """Whether every cache offers to be merged, as mlx-lm's server asks."""
+    from mlx_lm.models.cache import make_prompt_cache
+
+    return all(hasattr(entry, "merge") for entry in make_prompt_cache(model))
+
+
+def _batched(
+    model: Any, asked: Mapping[int, list[int]], reference: Mapping[int, np.ndarray]
+) -> dict[int, float]:
+    """Distance of the last `WRITTEN` rows of each prompt, which mlx-lm's batch generator writes
+    after it has read what is before them, prompts of all lengths at once. The generator gives
+    log-probabilities: both sides are compared less their mean, which is the same for both."""
+    import mlx.core as mx
+    from mlx_lm.generate import BatchGenerator
+
+    texts = list(asked.values())
+    generator = BatchGenerator(model)
+    rows: dict[int, list[np.ndarray]] = {}
+    try:
+        uids = generator.insert(
+            [ids[:-WRITTEN] for ids in texts],
+            max_tokens=[WRITTEN] * len(texts),
+            samplers=[_Dictated(ids[-WRITTEN:]) for ids in texts],
+        )
+        while sum(map(len, rows.values())) < WRITTEN * len(texts):
+            for response in generator.next_generated():
+                logprobs = np.array(response.logprobs.astype(mx.float32))
+                rows.setdefault(response.uid, []).append(logprobs)
+    finally:
+        generator.close()
+    return {
+        n: distance(_centred(np.stack(rows[uid])), _centred(reference[n][-WRITTEN - 1 : -1]))
+        for n, uid in zip(asked, uids, strict=True)
+    }
+
+
+class _Dictated:
+    """A sampler that writes the tokens it was given."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens = iter(tokens)
+
+    def __call__(self, logprobs: Any) -> Any:
+        import mlx.core as mx
+
+        return mx.full(logprobs.shape[:-1], next(self._tokens, 0), mx.uint32)
+
+
+def _centred(rows: np.ndarray) -> np.ndarray:
+    centred: np.ndarray = rows - rows.mean(axis=-1, keepdims=True, dtype=np.float64)
+    return centred
 
 
 def _unmoved(model: Any, ids: list[int], logits: np.ndarray, seed: int) -> list[str]:

@@ -66,8 +66,8 @@ class Outcome:
         ended: "compared", or the step that one side could not do.
         says: why, where nothing was compared: the error in one line.
         side: the library that could not.
-        distances: largest distance of a row of logits by way ("whole", "cached", "chunked") and
-            prompt length in tokens; infinite where a side computes NaN.
+        distances: largest distance of a row of logits by way ("whole", "cached", "chunked",
+            "batched") and prompt length in tokens; infinite where a side computes NaN.
         first: the first position that differs by more than `BOUND`, of the longest prompt whole.
         unmoved: weights of mlx-lm that move no logit by more than `BOUND` when each of their values
             moves by 5 %; None where that was not asked for.
