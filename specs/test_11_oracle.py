@@ -16,7 +16,7 @@ from fixtures.models.known_faults import faults_of
 from fixtures.oracle import known, table
 from fixtures.oracle.mends import activations, faults
 from fixtures.oracle.paired import Paired, need_torch
-from fixtures.oracle.verdict import compared, hold, largest, show
+from fixtures.oracle.verdict import compared, hold, largest, show, show_parting
 from llm_spec.numerics.distances import worst
 from llm_spec.oracle import processes
 from llm_spec.oracle.pair import BOUND, Pair
@@ -33,7 +33,7 @@ def turn_by_half_the_base(paired):
 def test_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
     """Whole prompts of 7, 24, 64 and 100 tokens: windows are 8, an original context is 32."""
     outcome = compared(paired.model_type, paired.outcome, exhibit)
-    hold(outcome, ["whole"], known.disagreement_of(paired.model_type), exhibit)
+    hold(outcome, ["whole"], known.disagreement_of(paired.model_type), exhibit, paired.of)
 
 
 def turn_keys_too_far(paired):
@@ -44,7 +44,7 @@ def turn_keys_too_far(paired):
 def test_fed_through_a_cache_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
     """Token by token and in chunks of 10, which divide no window and no prompt."""
     outcome = compared(paired.model_type, paired.outcome, exhibit)
-    hold(outcome, STEPPED, known.disagreement_of(paired.model_type), exhibit)
+    hold(outcome, STEPPED, known.disagreement_of(paired.model_type), exhibit, paired.of)
 
 
 def take_padding_for_tokens(paired):
@@ -66,9 +66,10 @@ def test_in_a_batch_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
     if "batched" not in outcome.distances:
         pytest.skip("its caches cannot be merged into a batch")
     if not excused:
-        hold(outcome, ["batched"], known.disagreement_of(paired.model_type), exhibit)
+        hold(outcome, ["batched"], known.disagreement_of(paired.model_type), exhibit, paired.of)
         return
     found = largest(outcome, ["batched"])
+    show_parting(outcome, ["batched"], f"{excused[0]}", exhibit, paired.of)
     says = exhibit.measured("distance from transformers' logits", found, should_be=BOUND)
     assert found > BOUND, f"{says} [mended: {excused[0]}]"
     pytest.xfail(f"{excused[0]}")

@@ -33,7 +33,7 @@ def test_with_a_switch_turned_mlx_lm_computes_the_logits_of_transformers(varied,
     )
     turns = outcome.turned > BOUND or varied.explained is not None
     assert turns, f"{variant.name} turns nothing in {varied.model_type}: take it out"
-    hold(outcome, ["whole"], varied.explained, exhibit)
+    hold(outcome, ["whole"], varied.explained, exhibit, (varied.model_type, variant.name))
 
 
 def publish_another_switch(monkeypatch):

@@ -13,6 +13,10 @@ from llm_spec.ledger.kinds import KINDS
 from llm_spec.ledger.records import Fault, Inconclusive, Measured, Mended, Noise, Record, Shown
 from llm_spec.numerics.units import show_value
 
+PARTS = "where it parts from another implementation"
+"""Title of a table with a row per setting on which a model parts from another implementation of it:
+the page opens it from the model's row."""
+
 
 class Exhibits:
     """Records for one run of one spec.

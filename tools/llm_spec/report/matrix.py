@@ -1,9 +1,10 @@
 """Which laws hold for which models, as one table: a row per model, a column per law."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from llm_spec.report.entries import Entry, Result
+from llm_spec.report.partings import Parting
 
 SIGNS = {"verified": "✓", "refuted": "✗", "inconclusive": "~", "not run": "·"}
 
@@ -17,6 +18,9 @@ class Cell:
     sign: str
     says: str
     """The verdict in words, with what was measured or the reason."""
+    opens: str = ""
+    """Name on the page of where the model parts from another implementation; "" where it does
+    not, or another claim asked."""
 
 
 @dataclass
@@ -32,10 +36,16 @@ class Matrix:
         return sum(cell is not None and cell.kind == kind for _, row in self.rows for cell in row)
 
 
-def matrix_of(entries: Iterable[Entry]) -> Matrix | None:
+def matrix_of(
+    entries: Iterable[Entry], partings: Mapping[str, Parting] | None = None
+) -> Matrix | None:
     """The table of these claims; None where no two models were held to any of them."""
     laws = [entry for entry in entries if len(entry.results) > 1]
-    found = {(law.id, result.subject): _cell(result) for law in laws for result in law.results}
+    apart = {(c, subject): p.anchor for subject, p in (partings or {}).items() for c in p.claims}
+    found = {
+        (law.id, result.subject): _cell(result, apart.get((law.id, result.subject), ""))
+        for law in laws for result in law.results
+    }  # fmt: skip
     subjects = dict.fromkeys(result.subject for law in laws for result in law.results)
     if len(subjects) < 2:
         return None
@@ -43,10 +53,11 @@ def matrix_of(entries: Iterable[Entry]) -> Matrix | None:
     return Matrix(laws, sorted(rows, key=lambda row: -_broken(row[1])))
 
 
-def _cell(result: Result) -> Cell:
+def _cell(result: Result, opens: str) -> Cell:
     kind = "known" if result.known else result.verdict
     why = result.measured if result.verdict == "verified" else result.why or result.measured
-    return Cell(kind, SIGNS[result.verdict], f"{result.verdict}: {why}" if why else result.verdict)
+    says = f"{result.verdict}: {why}" if why else result.verdict
+    return Cell(kind, SIGNS[result.verdict], says, opens)
 
 
 def _broken(cells: Iterable[Cell | None]) -> int:

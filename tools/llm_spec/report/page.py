@@ -15,6 +15,7 @@ from llm_spec.report import entries as ledgers
 from llm_spec.report.head_scores import heads_of
 from llm_spec.report.load import check_results
 from llm_spec.report.matrix import matrix_of
+from llm_spec.report.partings import partings
 from llm_spec.report.payload import FILE_LIMIT, compact, packed
 from llm_spec.report.rooflines import under_one_roof
 from llm_spec.report.sections import (
@@ -85,6 +86,7 @@ def _render(
     kept_empty = {"method", "laws"} if corrections else {"method"}
     parts = [p for p in every_part if p.panels or p.entries or p.id in kept_empty]
     judged = all_visible(results.get("judged", []))
+    apart = partings(results["claims"])
     script = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
     script = f"(() => {{\n'use strict';\n{script}\n}})();"
     plotly, packed_plotly = _plotly()
@@ -100,7 +102,8 @@ def _render(
         judged=judged,
         kinds=all_visible(about.get("subjects") or {}),
         parts=parts,
-        matrix=matrix_of(by_id["laws"].entries),
+        matrix=matrix_of(by_id["laws"].entries, apart),
+        apart=apart,
         left_out=found - len(kept),
         about=all_visible(about),
         style="\n".join(asset(f"{name}.css") for name in STYLES),

@@ -12,6 +12,8 @@ function offerMatrix(element) {
     const { name } = rows.find(({ row }) => row === cell.parentElement);
     const link = laws[cell.cellIndex - 1];
     readout.replaceChildren(token(name), ` · ${link.textContent} ${link.title}: `, make("strong", {}, cell.dataset.says ?? "not checked"));
+    const { opens } = cell.dataset;
+    if (opens) readout.append(" ", make("a", { href: `#${opens}` }, "by setting and prompt length"));
   }
   function reach(cell) {
     at?.removeAttribute("tabindex");
