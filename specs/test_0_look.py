@@ -183,7 +183,8 @@ def believe_the_vocabulary(monkeypatch):
 def test_what_look_shows_can_command_neither_terminal_nor_page(embedded, exhibit):
     """A text of control sequences, direction overrides and markup is looked at."""
     look = looked_at(embedded, HOSTILE, generate=2)
-    shown = render(terminal.render("a \x1b[31mmodel", [look]), 100, colour=False)
+    parts = terminal.reading("a \x1b[31mmodel", look), terminal.generated(look)
+    shown = "".join(render(part, 100, colour=False) for part in parts)
     html = page.render_page("a <b>model", [look])
     data = json.dumps(json.loads(carried(html, "data-look")), ensure_ascii=False)
     texts = {"terminal": shown, "page": html, "data": data}

@@ -59,22 +59,30 @@ def _run(args: argparse.Namespace) -> int:
 
     blas.preload()  # before anything imports MLX
     from llm_spec.look.models import CannotLook, opened
-    from llm_spec.look.observation import look
-    from llm_spec.look.terminal import render
+    from llm_spec.look.observation import Look, look
+    from llm_spec.look.terminal import apart, generated, reading
     from llm_spec.numerics.units import show_bytes
     from llm_spec.text.untrusted import visible
 
+    console = Console(highlight=False, markup=False, emoji=False)
     texts = [args.text, *([] if args.against is None else [args.against])]
+    looks: list[Look] = []
     try:
         with opened(args.model) as model:
-            looks = [look(model, text, args.template, args.tokens) for text in texts]
+            for note in model.notes:
+                console.print(visible(note), style="yellow")
+
+            def show(seen: Look) -> None:
+                console.print(reading(model.name, seen))
+
+            for text in texts:
+                looks.append(look(model, text, args.template, args.tokens, show))
+                console.print(generated(looks[-1]), end="\n\n")
     except CannotLook as error:
         print(visible(str(error)), file=sys.stderr)
         return 2
-    console = Console(highlight=False, markup=False, emoji=False)
-    for note in model.notes:
-        console.print(visible(note), style="yellow")
-    console.print(render(model.name, looks))
+    if len(looks) == 2:
+        console.print(apart(looks))
     if args.output is None:
         return 0
     try:

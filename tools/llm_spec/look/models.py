@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 from llm_spec.directory import BadModel, inspect_directory
 from llm_spec.directory.chat_template import BoundedTemplate
 from llm_spec.model import release
-from llm_spec.model.float32 import float32_copy, float32_fits
+from llm_spec.model.float32 import float32_fits, unpacked
 from llm_spec.text.untrusted import one_line, quoted
 
 EMBEDDED = "smollm2-135m"
@@ -120,14 +120,15 @@ def _fetched(name: str) -> Path:
 def _load(name: str, path: Path, notes: list[str]) -> Opened:
     try:
         model, config = loading.load_model(path, lazy=True)
+        # MLX's CPU backend multiplies packed matrices and half precision many times slower.
+        if mx.default_device() == mx.cpu and float32_fits(model):
+            model = unpacked(model)
+        # The weights are computed while the tokenizer is read.
+        mx.async_eval(model.parameters())  # type: ignore[no-untyped-call]
         tokenizer = loading.load_tokenizer(
             path, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
         )
-        # MLX's CPU backend multiplies packed matrices and half precision many times slower.
-        if mx.default_device() == mx.cpu and float32_fits(model):
-            model = float32_copy(model)
-        else:
-            mx.eval(model.parameters())
+        mx.eval(model.parameters())
     except Exception as error:
         # mlx-lm, transformers and MLX each raise what they like over a damaged file.
         raise CannotLook(

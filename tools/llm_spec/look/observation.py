@@ -6,8 +6,8 @@ generated from the cache that it filled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -75,12 +75,19 @@ class Look:
     """Whether the model ended its reply by itself."""
 
 
-def look(model: Opened, text: str, template: bool = False, generate: int = 50) -> Look:
+def look(
+    model: Opened,
+    text: str,
+    template: bool = False,
+    generate: int = 50,
+    show: Callable[[Look], None] = lambda look: None,
+) -> Look:
     """Run `text` through `model` once, and generate greedily from there.
 
     Args:
         template: put the text into the chat template, as a user's message.
         generate: how many tokens at most.
+        show: is given all but the generated tokens, before they are generated.
 
     Raises:
         CannotLook: the text is empty or too long, there is no chat template, or what the model
@@ -95,18 +102,20 @@ def look(model: Opened, text: str, template: bool = False, generate: int = 50) -
         lens = _lens(model, seen)
     except TraceError as error:
         raise CannotLook(f"{model.name} cannot be looked at: {error}.") from error
-    room = (context_length(model.model) or len(ids) + generate) - len(ids)
-    steps, ended = _generate(model, seen.logits[-1], cache, min(generate, room))
-    return Look(
+    read = Look(
         text=text,
         template=template,
         seen=seen,
         tokens=_tokens(model, seen),
         lens=lens,
         next=likeliest(model.tokenizer, seen.logits[-1], LIKELIEST),
-        steps=steps,
-        ended=ended,
+        steps=[],
+        ended=False,
     )
+    show(read)
+    room = (context_length(model.model) or len(ids) + generate) - len(ids)
+    steps, ended = _generate(model, seen.logits[-1], cache, min(generate, room))
+    return replace(read, steps=steps, ended=ended)
 
 
 def token_ids(model: Opened, text: str, template: bool) -> list[int]:
@@ -213,12 +222,11 @@ def _neighbours(model: Opened, seen: Trace) -> dict[int, list[tuple[str, float]]
     table = dict(model.model.named_modules())[seen.modules["embeddings"]]
     first = {id_: at for at, id_ in reversed(list(enumerate(seen.token_ids)))}
     ids = list(first)
-    own = _directions(mx.array(seen.embeddings[[first[id_] for id_ in ids]]))
+    own = mx.array(seen.embeddings[[first[id_] for id_ in ids]])
     rows = table.weight.shape[0]
     step = max(1, BLOCK // seen.embeddings.shape[1])
     blocks = [
-        _directions(table(mx.arange(at, min(at + step, rows)))) @ own.T
-        for at in range(0, rows, step)
+        _cosines(table(mx.arange(at, min(at + step, rows))), own) for at in range(0, rows, step)
     ]
     cosines = np.asarray(mx.concatenate(blocks)).T.copy()  # (ids, rows)
     found = {}
@@ -230,9 +238,11 @@ def _neighbours(model: Opened, seen: Trace) -> dict[int, list[tuple[str, float]]
     return found
 
 
-def _directions(rows: mx.array) -> mx.array:
-    rows = rows.astype(mx.float32)
-    return rows / mx.maximum(mx.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+def _cosines(rows: mx.array, own: mx.array) -> mx.array:
+    """Of each of the `rows` with each of `own`: (rows, own)."""
+    rows, own = rows.astype(mx.float32), own.astype(mx.float32)
+    norms = mx.linalg.norm(rows, axis=-1)[:, None] * mx.linalg.norm(own, axis=-1)
+    return rows @ own.T / mx.maximum(norms, 1e-12)
 
 
 def parting(looks: Sequence[Look]) -> list[tuple[str, list[float]]]:

@@ -1,5 +1,6 @@
-"""What was seen, on a terminal: a screen per text. Everything is `Text`, never markup, and passes
-`piece` or `visible`: a vocabulary may hold what a terminal obeys."""
+"""What was seen, on a terminal: a screen per text, in parts, as they come to be known. Everything
+is `Text`, never markup, and passes `piece` or `visible`: a vocabulary may hold what a terminal
+obeys."""
 
 from __future__ import annotations
 
@@ -20,17 +21,8 @@ LINES = 12
 """Tokens whose embedding has a line of its own; the page has them all."""
 
 
-def render(model: str, looks: Sequence[Look]) -> RenderableType:
-    """All that was seen of one text or two, a screen for each."""
-    parts: list[RenderableType] = []
-    for look in looks:
-        parts += [_text(model, look), Text()]
-    if len(looks) == 2:
-        parts.append(_apart(looks))
-    return Group(*parts)
-
-
-def _text(model: str, look: Look) -> RenderableType:
+def reading(model: str, look: Look) -> RenderableType:
+    """What is known once the model has read the text: all but what it generates then."""
     template = " in its chat template" if look.template else ""
     return Group(
         Text(f"{visible(model)} reads {len(look.tokens)} tokens{template}:", style="bold"),
@@ -43,7 +35,6 @@ def _text(model: str, look: Look) -> RenderableType:
         _lens(look),
         _heading("Next token"),
         _bars(look.next),
-        _generated(look),
     )
 
 
@@ -112,7 +103,8 @@ def _bars(candidates: Sequence[Candidate]) -> RenderableType:
     return table
 
 
-def _generated(look: Look) -> RenderableType:
+def generated(look: Look) -> RenderableType:
+    """The tokens that the model generated, and where it was least certain."""
     if not look.steps:
         return Text()
     unsure = sorted(look.steps, key=lambda step: step.chosen.probability)[:3]
@@ -129,7 +121,8 @@ def _generated(look: Look) -> RenderableType:
     return Group(*lines)
 
 
-def _apart(looks: Sequence[Look]) -> RenderableType:
+def apart(looks: Sequence[Look]) -> RenderableType:
+    """How far apart two texts move the tokens that they share."""
     table = _grid()
     shared = parting(looks)
     if not shared:

@@ -47,10 +47,15 @@ def float32_copy(model: nn.Module) -> nn.Module:
 def to_float32(model: nn.Module) -> nn.Module:
     """`model` itself, changed as in `float32_copy`. Where mlx-lm cannot undo its packing it stays
     packed: see `is_float32`."""
-    model = _with_heads_unpacked(loading.dequantize_model(widen(model)))
-    widen(model)  # microscaling modes give bfloat16
+    model = unpacked(model)
     evaluate(model)
     return model
+
+
+def unpacked(model: nn.Module) -> nn.Module:
+    """`model` itself as `to_float32` changes it, with weights that are not computed yet."""
+    model = _with_heads_unpacked(loading.dequantize_model(widen(model)))
+    return widen(model)  # microscaling modes give bfloat16
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
