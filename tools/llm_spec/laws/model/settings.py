@@ -7,6 +7,7 @@ changed, and the logits must move by a bit at least.
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -19,8 +20,8 @@ from llm_spec.laws.finding import Finding, law_of_storage, not_applicable, same
 from llm_spec.laws.model.probing import probed
 from llm_spec.model.config import text_config
 
-# Kinds of RoPE that turn a short text as plain RoPE does.
-PLAIN_AT_FIRST = (None, "default", "mrope", "dynamic")
+# Kinds of RoPE that turn a text as plain RoPE does.
+PLAIN = (None, "default", "mrope")
 FEW = 3  # tokens, which settings for any text move
 SHOWS_A_WINDOW = 8  # tokens
 SHORT = 4  # tokens of a window that every prompt is longer than
@@ -62,6 +63,14 @@ OF_ANY_LENGTH: dict[str, Any] = {
     **dict.fromkeys(SHARES, lambda stated: 0.25 if stated != 0.25 else 0.5),
 }
 ALONGSIDE: dict[str, dict[str, Any]] = {"n_group": {"topk_group": 1}}
+# Where transformers 5 writes what RoPE is told, and where files before it do.
+ROTARY = ("rope_parameters", "rope_scaling")
+TURNED, ATTENTION_FACTOR = "partial_rotary_factor", "attention_factor"
+PLAIN_ROPE = {"rope_type": "default", "type": "default"}
+JUDGED = {
+    *(OF_ANY_LENGTH.keys() - set(IN_THE_WEIGHTS)),
+    *(f"{block}.{key}" for block in ROTARY for key in (TURNED, ATTENTION_FACTOR)),
+}
 
 
 @law_of_storage
@@ -74,21 +83,23 @@ def stated_settings_are_read(case: Case) -> Finding:
     multiplier or a tied head, which a conversion may have put into the weights.
     """
     settings = text_config(case.config)
-    context, others = dict(_of_the_context(settings)), dict(_of_any_length(settings))
-    others |= dict(_declared_elsewhere(settings))
-    if not context and not others:
+    context, others = dict(_of_the_context(settings)), _apart(dict(_of_any_length(settings)))
+    others |= _apart(dict(_declared_elsewhere(settings))) | dict(_of_rotary_parameters(settings))
+    growing = dict(_growing_with_a_text(settings))
+    if not context and not others and not growing:
         return not_applicable("its configuration states no setting that is known here")
     with probed(case) as probe:
         few = case.token_ids[:SHOWS_A_WINDOW]
         ignored = [
             key
-            for key in probe.unmoved(_apart(context), few, {})
-            if not probe.moves_a_long_text({key: context[key]})
+            for key in probe.unmoved(context, few, {})
+            if not probe.moves_a_long_text(context[key])
         ]
-        unmoved = probe.unmoved(_apart(others), case.token_ids[:FEW], {})
+        ignored += probe.unmoved(growing, few, {"max_position_embeddings": SHORT})
+        unmoved = probe.unmoved(others, case.token_ids[:FEW], {})
         beside = {"sliding_window": SHORT} if "sliding_window" in context else {}
         unmoved += probe.unmoved(_apart(dict(_of_single_layers(settings))), few, beside)
-    judged = [key for key in unmoved if key in OF_ANY_LENGTH and key not in IN_THE_WEIGHTS]
+    judged = [k for k in unmoved if k in JUDGED]
     other = [key for key in judged if _is_another(case, settings, key)]
     built_in = [key for key in unmoved if key not in other]
     told = f" (changing these changes no logit either: {', '.join(built_in)})" if built_in else ""
@@ -105,9 +116,13 @@ def _is_another(case: Case, settings: dict[str, Any], key: str) -> bool:
     """Whether a setting says another value than the port has built in: than transformers takes for
     granted of the type or, of a router, the port's own arguments do; of rotary shares, than the
     model's rotary embeddings turn."""
-    stated = settings[key]
-    if key in SHARES and (turned := _turned(case, settings)):
-        return turned != {int(stated * settings["head_dim"])}
+    block, _, name = key.rpartition(".")
+    stated = settings[block][name] if block else settings[key]
+    if name in SHARES and (turned := _turned(case, settings)):
+        return turned != {int(stated * _head_dim(settings))}
+    if name == ATTENTION_FACTOR:  # which mlx-lm reckons from the factor, as transformers does
+        reckoned = 0.1 * math.log(settings[block]["factor"]) + 1
+        return not math.isclose(stated, reckoned, rel_tol=1e-3)
     usual = _usual(settings, key, None)
     if key in SOFT_CAPS and _usual(settings, key, 0) is None:
         return True  # declared, and none unless it is stated
@@ -126,7 +141,19 @@ def _turned(case: Case, settings: dict[str, Any]) -> set[int]:
     rotary = [m for path, m in named if "rope" in path.rpartition(".")[2] or isinstance(m, nn.RoPE)]
     plain = all(type(module) is nn.RoPE for module in rotary)
     turned = {module.dims for module in rotary} if plain else set()
-    return turned if len(turned) == 1 and type(settings.get("head_dim")) is int else set()
+    return turned if len(turned) == 1 and _head_dim(settings) else set()
+
+
+def _head_dim(settings: dict[str, Any]) -> int:
+    """The width of a head; 0 where the configuration does not tell, or turns a part of its own."""
+    if type(width := settings.get("head_dim")) is int:
+        return width
+    if "qk_rope_head_dim" in settings:
+        return 0
+    hidden, heads = settings.get("hidden_size"), settings.get("num_attention_heads")
+    if isinstance(hidden, int) and isinstance(heads, int) and heads > 0:
+        return hidden // heads
+    return 0
 
 
 def _usual(settings: dict[str, Any], key: str, unknown: Any) -> Any:
@@ -148,11 +175,13 @@ def _of_any_length(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _declared_elsewhere(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Other factors and switches that transformers declares of the type, and another value for
-    each: told where they move nothing, and no fault, for nobody says what they do."""
+    """Other factors and switches that transformers declares of the type, or all where it does not
+    know the type, and another value for each: told where they move nothing, and no fault, for
+    nobody says what they do."""
+    foreign = _usual(settings, "model_type", None) is None
     for key, stated in settings.items():
         known = key in OF_ANY_LENGTH or NOT_COMPUTED.search(key) or key.startswith("_")
-        if known or _usual(settings, key, None) is None:
+        if known or (not foreign and _usual(settings, key, None) is None):
             continue
         if isinstance(stated, bool):
             yield key, not stated
@@ -160,23 +189,69 @@ def _declared_elsewhere(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, 2.5 * stated + 1
 
 
-def _of_the_context(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _of_the_context(settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Settings that matter for a long context, and another value for each."""
-    for key in ("rope_scaling", "rope_parameters"):
-        scaling = settings.get(key)
-        if isinstance(scaling, dict):
-            kind = scaling.get("rope_type", scaling.get("type"))
-            if kind not in PLAIN_AT_FIRST and scaling.get("factor") != 1:
-                plain = {**scaling, "rope_type": "default", "type": "default"}
-                yield key, None if key == "rope_scaling" else plain
+    for block, layers, scaling in _scalings(settings):
+        kind = scaling.get("rope_type", scaling.get("type"))
+        if kind not in (*PLAIN, "dynamic") and scaling.get("factor") != 1:
+            yield ".".join([block, *layers]), _rotary(settings, block, layers, PLAIN_ROPE)
     window = settings.get("sliding_window")
     if type(window) is int and 0 < window < _longest(settings) and _slides(settings):
-        yield "sliding_window", SHORT if window > SHORT else SHORT - 1
+        yield "sliding_window", {"sliding_window": SHORT if window > SHORT else SHORT - 1}
 
     chunk, kinds = settings.get("attention_chunk_size"), settings.get("layer_types")
     chunked = isinstance(kinds, list) and any("chunked" in str(kind) for kind in kinds)
     if type(chunk) is int and 0 < chunk < _longest(settings) and chunked:
-        yield "attention_chunk_size", SHORT if chunk > SHORT else SHORT - 1
+        shorter = SHORT if chunk > SHORT else SHORT - 1
+        yield "attention_chunk_size", {"attention_chunk_size": shorter}
+
+
+def _growing_with_a_text(settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """RoPE that is scaled only past the longest context, which the prompt is made to pass."""
+    for block, kinds, scaling in _scalings(settings):
+        if scaling.get("rope_type", scaling.get("type")) == "dynamic":
+            yield ".".join([block, *kinds]), _rotary(settings, block, kinds, PLAIN_ROPE)
+
+
+def _of_rotary_parameters(settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Settings of RoPE that matter for any text, and another value for each."""
+    for block, kinds, scaling in _scalings(settings):
+        if kinds:
+            continue  # of a kind of layers: which of them are the first is not told
+        stated = scaling.get(TURNED)
+        if isinstance(stated, int | float):
+            other = {TURNED: OF_ANY_LENGTH[TURNED](stated)}
+            yield f"{block}.{TURNED}", _rotary(settings, block, kinds, other)
+        stated, factor = scaling.get(ATTENTION_FACTOR), scaling.get("factor")
+        yarn = scaling.get("rope_type", scaling.get("type")) == "yarn"
+        if yarn and isinstance(stated, int | float) and isinstance(factor, int | float):
+            other = {ATTENTION_FACTOR: 2 * stated}
+            yield f"{block}.{ATTENTION_FACTOR}", _rotary(settings, block, kinds, other)
+
+
+def _scalings(settings: dict[str, Any]) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
+    """What is said of RoPE: in which block, of which kind of layers ([]: of all), and what."""
+    for block in ROTARY:
+        scaling = settings.get(block)
+        if not isinstance(scaling, dict):
+            continue
+        parts = {kind: part for kind, part in scaling.items() if isinstance(part, dict)}
+        for kind, part in parts.items():
+            yield block, [kind], part
+        if not parts:
+            yield block, [], scaling
+
+
+def _rotary(
+    settings: dict[str, Any], block: str, kinds: list[str], changes: dict[str, Any]
+) -> dict[str, Any]:
+    """The block with changes to what it says, of one kind of layers or of all."""
+    stated = settings[block]
+    if kinds:
+        return {block: {**stated, kinds[0]: {**stated[kinds[0]], **changes}}}
+    if block == "rope_scaling" and changes is PLAIN_ROPE:
+        return {block: None}
+    return {block: {**stated, **changes}}
 
 
 def _longest(settings: dict[str, Any]) -> int:
