@@ -84,6 +84,15 @@ def pytest_configure():
     import mlx_lm.models
     mlx_lm.models.__path__.append(str(Path(__file__).parent))
 """
+ASKS_FOR_MORE = """
+from dataclasses import dataclass
+
+@dataclass
+class ModelArgs:
+    never_heard_of: int
+
+class Model: ...
+"""
 OVERLOOK_WHAT_RAISES = """
 import pytest
 
@@ -100,12 +109,15 @@ def overlook_what_raises(monkeypatch, tmp_path):
 
 @pytest.mark.claim(id="0.136", falsifier=overlook_what_raises)
 def test_an_architecture_that_cannot_be_imported_is_refuted_and_no_other_is(exhibit, tmp_path):
-    """A run of claim 9.10 on llama, and on a module beside it that raises when it is imported."""
+    """A run of claim 9.10 on llama, and on two modules beside it: one raises when it is imported,
+    for the other's arguments no configuration is known."""
     module = 'class Model: ...\nclass ModelArgs: ...\nraise RuntimeError("no such kernel")\n'
     (tmp_path / "unimportable.py").write_text(module, encoding="utf-8")
+    (tmp_path / "unknown.py").write_text(ASKS_FOR_MORE, encoding="utf-8")
     (tmp_path / "beside_others.py").write_text(BESIDE_OTHERS, encoding="utf-8")
     run = start_pytest(
-        "-p", "beside_others", "specs/test_9_laws.py", "--architectures", "llama,unimportable",
+        "-p", "beside_others", "specs/test_9_laws.py",
+        "--architectures", "llama,unimportable,unknown",
         "-n", "0", "--claim", "9.10", "--report", tmp_path / "results.json",
         program=f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import pytest; raise SystemExit(pytest.main())",
@@ -118,13 +130,14 @@ def test_an_architecture_that_cannot_be_imported_is_refuted_and_no_other_is(exhi
     said = "".join(row["measured"] or "" for row in rows if row["verdict"] == "refuted")
     wanted = {
         "llama (tiny)": "verified", "llama (tiny, retied)": "verified",
-        "unimportable (tiny)": "refuted",
+        "unimportable (tiny)": "refuted", "unknown (tiny)": "refuted",
     }  # fmt: skip
 
     says = exhibit.measured("verdicts", verdicts, should_be=wanted)
 
     assert verdicts == wanted, says
     assert "RuntimeError: no such kernel" in said, f"its reason = {said!r}"
+    assert "no rule for unknown's never_heard_of" in said, f"its reason = {said!r}"
 
 
 ASKS_IN_A_SPEC_AND_IN_A_FIXTURE = """
