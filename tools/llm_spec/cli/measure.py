@@ -1,6 +1,7 @@
 """`llm-spec measure`: speed and memory of published models here, without a download.
 
     llm-spec measure qwen3-8b llama-3.2-3b qwen3-14b -o measured.json
+    llm-spec measure qwen3-8b --ranks 1,2 --backend nccl
 
 The models are filled with random weights: neither speed nor memory depends on what they are.
 """
@@ -40,6 +41,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--generate", type=int, default=64, help="tokens to make (default 64)")
     parser.add_argument("--rounds", type=int, default=5, help="repeats (default 5)")
+    parser.add_argument(
+        "--ranks", metavar="N,M", help="share each model among N and among M processes, and compare"
+    )
+    parser.add_argument(
+        "--backend", choices=("ring", "nccl"), default="ring",
+        help="what --ranks meet through: nccl gives each a GPU of this machine (default ring)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch", type=int, default=0, help="with --ranks: decode so many rows at once, too"
+    )
     parser.add_argument("-o", "--output", type=Path, help="write the figures as JSON, too")
 
 
@@ -51,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
+    from llm_spec.cli import measure_ranks
     from llm_spec.ledger.results import write_atomically
     from llm_spec.model.config import BadConfig
     from llm_spec.model.declare import published
@@ -66,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         widths = parse_numbers(args.bits, "--bits", WIDTHS)
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
         others = OtherPrograms()
+        if args.ranks is not None:
+            return measure_ranks.run(args, widths, contexts)
         with Progress(
             *_columns(), console=Console(stderr=True), transient=True,
             redirect_stdout=sys.stdout.isatty(),

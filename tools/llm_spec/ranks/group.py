@@ -121,8 +121,10 @@ class Ranks:
 
 def cause(failures: Iterable[Failure]) -> str:
     """The failure that others follow from: a process that was killed, else the first one that is
-    not about the end of another."""
-    return str(min(failures, key=lambda each: each.order))
+    not about the end of another. Of ranks that say the same, the first is named."""
+    failures = list(failures)
+    first = min(failures, key=lambda each: each.order)
+    return str(min((it for it in failures if it.did == first.did), key=lambda each: each.rank))
 
 
 def _computing(count: int) -> dict[str, str]:
