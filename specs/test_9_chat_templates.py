@@ -204,6 +204,13 @@ FAIL_WITH: dict[str, tuple[str, list[str]]] = {
         HEADERS + "{% if enable_thinking is defined and not enable_thinking %}{{ none + '' }}"
         "{% endif %}", ["thoughts on and off"]
     ),
+    "thoughts on, as DeepSeek's templates are asked for them": (
+        HEADERS + "{% if thinking %}{{ none + '' }}{% endif %}", ["thoughts on and off"]
+    ),
+    "little thought, as gpt-oss's template is asked for it": (
+        HEADERS + "{% if reasoning_effort == 'low' %}{{ none + '' }}{% endif %}",
+        ["thoughts on and off"]
+    ),
     "a second reply": (
         HEADERS.replace("in messages", "in messages[:3] + messages[4:]"), ["two replies"]
     ),

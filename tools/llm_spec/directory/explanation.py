@@ -10,6 +10,7 @@ from llm_spec.directory.errors import reason
 from llm_spec.model.config import BadConfig
 from llm_spec.text.untrusted import quoted
 
+MODELOPT = "hf_quant_config.json"  # of NVIDIA's conversions
 LOW_RANK = re.compile(r"(lora|dora)_|\.base_layer\.")
 
 
@@ -38,6 +39,12 @@ def explain(error: Exception, view: Path) -> str:
         return f"{said} {found[1]}" + (f", packed {how}." if how else ".")
     if found := re.search(r"missing \d+ required positional arguments?: (.*)", text):
         return f"config.json lacks {reason(found[1])}, which its model_type needs."
+    if (view / MODELOPT).exists() and not set(packing.STATED) & _config(view).keys():
+        why = f"{type(error).__name__}: {reason(text, without=view)}"
+        return (
+            f"{MODELOPT} says that weights are packed, which mlx-lm takes for what config.json "
+            f"says: delete it if they are not ({why})."
+        )
     if isinstance(error, KeyError) and text == "'quant_method'":
         return (
             "config.json holds quantization_config without the method of another library, and no "

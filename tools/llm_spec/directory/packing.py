@@ -154,6 +154,19 @@ def _as_words(packing: Mapping[str, Any]) -> str:
     return words if mode == MODES[0] else f"{words} as {mode}"
 
 
+def _contradicts(packing: Any, other: Mapping[str, Any]) -> str | None:
+    """What quantization_config says in MLX's words and quantization says otherwise."""
+    if not isinstance(packing, dict) or not isinstance(other.get("bits"), int):
+        return None
+    one, two = _as_words(packing), _as_words({**packing, **other})
+    if one == two:
+        return None
+    return (
+        f"config.json packs weights {one} (quantization) and {two} (quantization_config): mlx-lm "
+        "takes the former; take quantization_config out of config.json."
+    )
+
+
 def left_behind(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str | None:
     """Whether another library's packing is stated of weights that are floats, or packed by MLX."""
     for part in (content, text_config(content)):
@@ -164,6 +177,8 @@ def left_behind(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> st
         by = f" by {quoted(method)}" if method else ""
         if content.get("quantization") is not None:
             if not method or method in MODES:
+                if said := _contradicts(content["quantization"], stated):
+                    return said
                 continue
             return (
                 f"config.json says that weights are packed{by}, and how by MLX: mlx-lm takes the "

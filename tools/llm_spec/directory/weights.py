@@ -52,6 +52,11 @@ def check(found: Files, config: Mapping[str, Any], *, free: int | None, unpacked
         tensors |= header.tensors
     _check_room(found, tensors, config, free, unpacked)
     notes = [note, shards.other_build(index, tensors), packing.left_behind(config, tensors)]
+    if adapter := adapter_of([*found.small, *found.others]):
+        notes.append(
+            f"{quoted(adapter)} lies beside the weights, but mlx-lm does not apply it: give an "
+            "adapter by --adapter, or take it away if it is fused."
+        )
     if stray:
         notes.append(f"{stray} is none of the model's files beside it, but mlx-lm loads it too.")
     return Weights(tensors, [each for each in notes if each])

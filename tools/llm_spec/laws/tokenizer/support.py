@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,6 +79,13 @@ TRIALS = (
     ),
 )  # fmt: skip
 THINKING = "thoughts on and off"
+# What templates ask whether to think, or how much: of Qwen3 and others, DeepSeek and Granite, and
+# gpt-oss.
+SWITCHES: dict[str, tuple[Any, Any]] = {
+    "enable_thinking": (True, False),
+    "thinking": (True, False),
+    "reasoning_effort": ("high", "low"),
+}
 
 
 @dataclass(frozen=True)
@@ -138,17 +146,26 @@ def _read(tokenizer: Any, trial: Trial) -> Support:
 
 
 def _thinking(tokenizer: Any) -> Support:
-    options = {"add_generation_prompt": True}
+    """What the switches do that the template reads, each set to both its values."""
+    written = str(tokenizer.chat_template)
+    names = [name for name in SWITCHES if re.search(rf"\b{name}\b", written)]
+    tried = [_switched(tokenizer, name) for name in names or [next(iter(SWITCHES))]]
+    failing = [each for each in tried if each.fails]
+    working = [each for each in tried if each.says == "yes"]
+    return (failing or working or tried)[0]
+
+
+def _switched(tokenizer: Any, name: str) -> Support:
+    options, (one, other) = {"add_generation_prompt": True}, SWITCHES[name]
 
     def with_thoughts(on: str) -> Support:
         def without_thoughts(off: str) -> Support:
             return Support(THINKING, "ignores it" if on == off else "yes")
 
-        off = {**options, "enable_thinking": False}
+        off = {**options, name: other}
         return _rendered(tokenizer, THINKING, [USER], off, without_thoughts)
 
-    on = {**options, "enable_thinking": True}
-    return _rendered(tokenizer, THINKING, [USER], on, with_thoughts)
+    return _rendered(tokenizer, THINKING, [USER], {**options, name: one}, with_thoughts)
 
 
 def _rendered(
