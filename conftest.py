@@ -30,7 +30,7 @@ pytest_plugins = [
     "fixtures.plugins.running",
     "fixtures.plugins.proofs",
     "fixtures.plugins.workers",
-    "fixtures.plugins.missing_kernels",
+    "fixtures.plugins.missing_here",
     "fixtures.plugins.other_releases",
     "fixtures.plugins.interruption",
 ]

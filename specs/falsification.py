@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
+from fixtures.plugins import missing_here
 from fixtures.plugins.collection import REASONS
 from llm_spec.ledger.evidence import Exhibits
 from llm_spec.ledger.records import Measured
@@ -127,6 +128,8 @@ def run(spec, given, snapshot, plant=None):
         said = _on_one_line(str(failure))  # pytest indents the lines of a message
         return ended("red" if said.startswith(own) else "control", said)
     except Exception as error:
+        if lacks := missing_here.lacking(error):
+            return ended("skipped", lacks)
         return ended("raised", f"{type(error).__name__}: {error}")
     return ended("green")
 

@@ -26,7 +26,9 @@ REPO = "someone/small"
 
 
 def be_brief(monkeypatch):
-    """Let the hub's client retry at once, and write to disk in small pieces."""
+    """Let the hub's client retry at once, and write to disk in small pieces. Whoever forbids it to
+    ask the hub (HF_HUB_OFFLINE) means the real one."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 50_000)
 
