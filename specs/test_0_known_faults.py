@@ -219,6 +219,8 @@ def take_it_for_unpacked(monkeypatch):
 @pytest.mark.claim(id="0.79", falsifier=take_it_for_unpacked)
 def test_a_model_that_cannot_be_unpacked_is_judged_as_it_is_stored(exhibit, tmp_path):
     """A tiny directory whose layers mlx-lm cannot dequantise, and laws that rebuild its model."""
+    if device.kind() == "cuda":
+        pytest.skip("CUDA has no kernel for this model's packed weights (known_faults.toml)")
     path = write_architecture(tmp_path / "prism", "prism_hadamard_qwen35")
     subject = Subject(Entry("prism", "", "", directory=str(path))).replacing(path=path)
     found = {law: verdict(subject, law) for law in ("reloaded_is_the_same", "rope_base_is_read")}

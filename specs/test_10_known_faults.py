@@ -9,6 +9,7 @@ import pytest
 from fixtures.doubles.lying_wire import LyingWire, of_choice, without
 from fixtures.models import known_breakage
 from fixtures.models.known_breakage import KnownBreakage
+from llm_spec.numerics import device
 from llm_spec.serving.client import COMPLETIONS, NotAnAnswer
 from llm_spec.text.untrusted import one_line
 
@@ -30,9 +31,9 @@ def name_the_first_of_the_others(served):
 
 
 @pytest.mark.xfail(
-    strict=True, raises=KnownBreakage,
+    device.kind() != "cuda", strict=True, raises=KnownBreakage,
     reason="mlx-lm 0.32.2 gives each entry the id and logprob of the first of its top_logprobs, "
-    "which are in no order",
+    "which are in no order (on CUDA in order: MLX's argpartition sorts there)",
 )  # fmt: skip
 @pytest.mark.claim(id="10.15", falsifier=name_the_first_of_the_others, mended=mend)
 def test_logprobs_are_of_the_emitted_token_whatever_top_logprobs_is(served, exhibit):

@@ -23,19 +23,32 @@ def embedding_of(model):
     return next(module for _, module in model.named_modules() if isinstance(module, kinds))
 
 
-def rows(module, token_ids):
-    """(tokens, width): the table's rows as stored, unpacked by hand where they are packed."""
+def rows(module, token_ids, dtype):
+    """(tokens, width): the table's rows as stored, unpacked by hand in `dtype` where they are
+    packed."""
     ids = mx.array(list(token_ids))
     if not isinstance(module, nn.QuantizedEmbedding):
         return np.array(module.weight[ids].astype(mx.float32))
-    scales, biases = (part[ids].astype(mx.float32) for part in (module.scales, module.biases))
+    scales, biases = (part[ids].astype(dtype) for part in (module.scales, module.biases))
     how = {"group_size": module.group_size, "bits": module.bits}
-    return np.array(mx.dequantize(module.weight[ids], scales, biases, **how))
+    return np.array(mx.dequantize(module.weight[ids], scales, biases, **how).astype(mx.float32))
+
+
+def computed_in(model):
+    """The number format of a model's embeddings: a GPU unpacks them in that of their scales."""
+    table = embedding_of(model)
+    return table.get("scales", table.weight).dtype
+
+
+def replace_look_ups(monkeypatch, change):
+    """Both kinds of table look up `change(look_up, module, ids)` from here on."""
+    for kind in (nn.Embedding, nn.QuantizedEmbedding):
+        look_up = kind.__call__
+        monkeypatch.setattr(kind, "__call__", lambda self, ids, f=look_up: change(f, self, ids))
 
 
 def look_up_the_next_row(monkeypatch):
-    look_up = nn.Embedding.__call__
-    monkeypatch.setattr(nn.Embedding, "__call__", lambda self, ids: look_up(self, ids + 1))
+    replace_look_ups(monkeypatch, lambda look_up, module, ids: look_up(module, ids + 1))
 
 
 @pytest.mark.claim(id="3.1", falsifier=look_up_the_next_row)
@@ -45,7 +58,8 @@ def test_looking_a_token_up_gives_its_row_of_the_table(subject, exhibit):
     if subject.entry.has_tokenizer:
         ids = tokens.prompt(subject.tokenizer, prompts.EXAMPLE)
         names = tokens.token_texts(subject.tokenizer, ids)
-    expected = rows(embedding_of(subject.packed), ids)  # (tokens, width)
+    dtype = computed_in(subject.model)
+    expected = rows(embedding_of(subject.packed), ids, dtype)  # (tokens, width)
     seen = trace(subject.model, ids).embeddings
     exhibit.heatmap(
         seen[:, :10], rows=names, columns=[str(i) for i in range(10)],
@@ -86,9 +100,8 @@ def test_the_table_has_a_row_a_token_and_is_stored_as_packed(declared, exhibit):
 
 
 def let_the_length_leak_in(monkeypatch):
-    look_up = nn.Embedding.__call__
-    monkeypatch.setattr(
-        nn.Embedding, "__call__", lambda self, ids: look_up(self, ids) + 1e-6 * ids.sum()
+    replace_look_ups(
+        monkeypatch, lambda look_up, module, ids: look_up(module, ids) * (1 + 1e-3 * ids.sum())
     )
 
 
@@ -182,7 +195,8 @@ def relative(a, b):
 
 
 def shift_the_table(embedded):
-    table = np.roll(rows(embedding_of(embedded.packed), range(embedded.facts["vocab_rows"])), 1, 0)
+    ids = range(embedded.facts["vocab_rows"])
+    table = np.roll(rows(embedding_of(embedded.packed), ids, mx.float32), 1, 0)
     shifted = nn.Embedding(8, 8)
     shifted.weight = mx.array(table)
     return {"embedded": embedded.replacing(packed=shifted)}
@@ -191,7 +205,7 @@ def shift_the_table(embedded):
 @pytest.mark.claim(id="3.6", falsifier=shift_the_table)
 def test_the_nearest_neighbours_of_a_word_are_the_recorded_ones(embedded, exhibit, snapshot):
     """By cosine: spellings of the same word come first, then words of similar use."""
-    table = rows(embedding_of(embedded.packed), range(embedded.facts["vocab_rows"]))
+    table = rows(embedding_of(embedded.packed), range(embedded.facts["vocab_rows"]), mx.float32)
     table /= np.linalg.norm(table, axis=-1, keepdims=True) + 1e-9  # (tokens, width)
     neighbours = {}
     for word in (" king", " Paris", " happy", " Monday"):

@@ -23,6 +23,7 @@ NOT_FINITE = "its logits are not finite (finite_logits and weights_are_finite te
 ROUNDING_ALONE = "rounding alone moves its logits by"
 # What MLX says of products that CUDA lacks, and of those that its CPU does in float32 only.
 NO_KERNEL = ("No implementation for problem shape", "Currently only supports float32")
+LACKS_KERNEL = "MLX cannot compute it on this device"
 
 Cause = Literal["measured", "control", "raised"]
 """Why a finding is what it is: what was measured, a control that failed, or an exception."""
@@ -213,7 +214,7 @@ def _tried(check: Callable[..., Finding], given: tuple[Any, ...]) -> Finding:
     except Exception as error:
         finding = Finding("raised", _sentence(error), "no exception", False, cause="raised")
         if any(says in str(error) for says in NO_KERNEL):
-            finding = not_applicable(f"MLX cannot compute it on this device: {_sentence(error)}")
+            finding = not_applicable(f"{LACKS_KERNEL}: {_sentence(error)}")
         if lacks := lacking(error):
             finding = not_applicable(lacks)
     return dataclasses.replace(finding, law=check.__name__)
