@@ -150,13 +150,13 @@ def measure_models(
     rows: list[dict[str, Any]] = []
     for context in contexts:
         predicted = memory.predict(declared, context, generate)
+        prompt = speed.token_ids(context, model.config["vocab_size"])
+        timed = speed.measure_speed(declared, prompt, generate, rounds)
         try:
             measured = memory.measure_memory(declared, context, generate)
         except memory.NoCounters as error:
             print(f"{name} at {width} bits: {error}", flush=True)
             return [{"model": name, "bits": width, "reason": str(error)}]
-        prompt = speed.token_ids(context, model.config["vocab_size"])
-        timed = speed.measure_speed(declared, prompt, generate, rounds)
         read = roofline.decode_read(declared, context + generate // 2)
         flops = roofline.prefill_flops(declared, context)
         rows.append(
@@ -169,6 +169,7 @@ def measure_models(
                 "decode": _sample(timed.decode),
                 "prefill": _sample(timed.prefill),
                 "first_token": _sample(timed.first_token),
+                "first_use": timed.first_use,
                 "bytes_per_token": read.total,
                 "ceiling": read.ceiling(device.bandwidth.median),
                 "share": read.share(timed.decode.median, device.bandwidth.median),
@@ -185,10 +186,12 @@ def measure_models(
 
 def _line(row: dict[str, Any]) -> str:
     predicted, measured = row["predicted"], row["measured"]
+    once = row["first_use"] - row["first_token"]["median"]
+    compiled = f", the first time {once:.1f} s longer" if once > 0.1 else ""
     return (
         f"{row['model']} at {row['bits']} bits, {row['context']} tokens: "
         f"{row['decode']['median']:.1f} tok/s ({row['share']:.0%} of the ceiling), "
-        f"prefill {row['prefill']['median']:.0f} tok/s; "
+        f"prefill {row['prefill']['median']:.0f} tok/s{compiled}; "
         f"memory {show_bytes(measured['resident'])}, "
         f"predicted {show_bytes(predicted['resident'])}; "
         f"peak {show_bytes(measured['peak'])}, predicted {show_bytes(predicted['peak'])}"

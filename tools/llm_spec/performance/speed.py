@@ -31,10 +31,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Speed:
-    """Several runs of the same generation, after a warm-up."""
+    """Several runs of the same generation, after a warm-up.
+
+    `first_use` is the seconds to the first token of the first warm-up, 0 without one: what compiles
+    at first use is in it, and in no other figure.
+    """
 
     prompt: int
     generated: int
+    first_use: float
     first_token: Sample
     prefill: Sample
     decode: Sample
@@ -93,12 +98,12 @@ def measure_speed(
 ) -> Speed:
     """Run `rounds` times after `warm_up` runs that do not count: `run_once`, whose ValueError it
     passes on."""
-    for _ in range(warm_up):
-        run_once(model, prompt, generated)
+    before = [run_once(model, prompt, generated) for _ in range(warm_up)]
     runs = [run_once(model, prompt, generated) for _ in range(rounds)]
     return Speed(
         prompt=len(prompt),
         generated=generated,
+        first_use=before[0].first_token if before else 0.0,
         first_token=Sample(tuple(r.first_token for r in runs)),
         prefill=Sample(tuple(r.prefill for r in runs), "tok/s"),
         decode=Sample(tuple(r.decode for r in runs), "tok/s"),
