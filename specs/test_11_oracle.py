@@ -59,7 +59,9 @@ def test_in_a_batch_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
     outcome = paired.batched
     excused = faults_of(paired.module, "batch_rows_are_alone")
     if outcome.ended == "not computed" and any(
-        part in outcome.says for f in excused for part in f.laws["batch_rows_are_alone"].raised
+        part.partition(" (")[0] in outcome.says  # the law's sentence says where it was raised, too
+        for fault in excused
+        for part in fault.laws["batch_rows_are_alone"].raised
     ):
         pytest.xfail(f"{excused[0]}")
     compared(paired.model_type, outcome, exhibit)
