@@ -47,13 +47,10 @@ def profiled(decode: Any) -> list[dict[str, Any]]:
     import torch
 
     torch.cuda.init()
-    with (
-        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile,
-        tempfile.TemporaryDirectory() as folder,
-    ):
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         decode(STEPS)
         mx.synchronize()
-        profile.stop()
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profile.export_chrome_trace(str(path))
         events = json.loads(path.read_text())["traceEvents"]
