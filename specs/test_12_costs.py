@@ -95,13 +95,16 @@ def let_every_mistake_pass(monkeypatch):
 @pytest.mark.claim(id="12.18", falsifier=let_every_mistake_pass)
 def test_numbers_of_ranks_that_make_no_sense_are_refused(tiny_published, exhibit, capsys):
     """Exit codes: 2 for a question that makes no sense, 1 for ranks that failed. No rank is started
-    for the first, and three ranks do not divide four heads."""
+    for the first. The tiny llama is 128 wide and has 4 heads, 2 KV heads and blocks of 192; packed
+    in groups of 64, a half of a block is a group and a half."""
     cases = [
         (("--ranks", "0"), 2, "--ranks"),
         (("--ranks", "two"), 2, "--ranks"),
         (("--ranks", "2", "--batch", "-1"), 2, "--batch should be at least 0"),
         (("--ranks", "2", "--backend", "nccl"), 1, "this MLX has no backend 'nccl'"),
-        (("--ranks", "3"), 1, "Rank 0 raised CannotShare: "),
+        (("--ranks", "3"), 1, "Rank 0 raised CannotShare: 3 ranks cannot share"),
+        (("--ranks", "4"), 1, "n_kv_heads = 2 cannot be divided among 4 ranks"),
+        (("--ranks", "2", "--bits", "4"), 1, "quantization group size 64"),
     ]
     rows, wrong = [], []
     for options, right_code, right in cases:

@@ -1,14 +1,18 @@
-"""Experiment 12: one model on many ranks: models in directories, loaded by mlx-lm's `sharded_load`.
+"""Experiment 12: one model on many ranks: models in directories, loaded by mlx-lm's `sharded_load`,
+and packed ones.
 
 A fault is planted on the ranks (`fixtures.ranks.faults`). `pytest specs/ --ranks N --model X` holds
 any model to the claims of `test_12_sharing` that way.
 """
+
+import time
 
 import pytest
 
 from llm_spec.numerics.distances import worst
 from llm_spec.ranks import RanksFailed
 
+LONGEST = 10.0  # seconds until a failure is told
 SPARE = 2**20  # bytes: the tokenizer, and what Python reads
 
 
@@ -79,3 +83,53 @@ def test_a_rank_of_a_pipeline_reads_the_weights_that_it_holds_and_no_others(
         "too small to tell"
     )
     assert found <= SPARE, says
+
+
+def look_for_no_model(missing_directory):
+    return {"missing_directory": missing_directory.under("nobody_looks_for_the_model")}
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="12.19", falsifier=look_for_no_model)
+def test_a_rank_without_the_model_is_named(missing_directory, exhibit):
+    """The last rank does not find the directory, while the others wait for it at the end of their
+    loading."""
+    _ = missing_directory.under("nothing").seen  # all ranks are there by now
+    start = time.monotonic()
+    with pytest.raises(RanksFailed) as failed:
+        _ = missing_directory.seen
+    seconds, last = time.monotonic() - start, missing_directory.ranks - 1
+    found, right = str(failed.value), f"Rank {last} raised FileNotFoundError: there is no model"
+    says = exhibit.measured("what is said", found, should_be=right)
+
+    assert seconds <= LONGEST, f"it is said after {seconds:.1f} s, but should be in {LONGEST:g} s"
+    assert found.startswith(right), says
+
+
+def scale_packed_shards(packed_on_4_ranks):
+    faulty = [each.under("one_packed_shard_is_scaled") for each in packed_on_4_ranks]
+    return {"packed_on_4_ranks": faulty}
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="12.20", falsifier=scale_packed_shards)
+def test_packed_shards_on_4_ranks_compute_what_the_whole_packed_model_computes(
+    packed_on_4_ranks, exhibit
+):
+    """4 bits per weight in groups of 32 and of 64, scales in float32: in one pass, in chunks and in
+    a batch. All ranks have the same bits and make the same tokens as the whole."""
+    rows, bits, tokens = [], [], []
+    for each in packed_on_4_ranks:
+        seen = each.seen
+        ways = [worst(it[way] for it in seen) for way in ("logits", "cached", "batch")]
+        rows.append([each.architecture, each.packed, *ways, min(it["bound"] for it in seen)])
+        bits.append(len({it["digest"] for it in seen}))
+        tokens += [it["tokens"] == it["whole_tokens"] for it in seen]
+    columns = ["architecture", "group", "logits", "in chunks", "in a batch", "bound"]
+    exhibit.table(rows, columns=columns, title="packed models on 4 ranks")
+    found, bound = worst(it for row in rows for it in row[2:5]), min(row[5] for row in rows)
+    says = exhibit.measured("largest distance from the whole's logits", found, should_be=bound)
+
+    assert all(tokens), "a rank makes other tokens than the whole"
+    assert bits == [1] * len(rows), f"different logits among the ranks: {bits}"
+    assert found <= bound, says
