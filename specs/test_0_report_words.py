@@ -45,6 +45,27 @@ def test_the_selector_tells_a_tokenizer_or_a_shape_from_a_model(exhibit):
     assert told == wanted, says
 
 
+def show_all_sections(monkeypatch):
+    monkeypatch.setattr(page, "_looked_at", lambda parts: parts)
+
+
+SECTIONS = re.compile(r'<section id="([^"]*)"')
+
+
+@pytest.mark.claim(id="0.156", falsifier=show_all_sections)
+def test_what_a_run_did_not_look_at_has_no_section(exhibit):
+    """The sections of a page of one claim, which corrects the plan."""
+    whole = sample()
+    whole["claims"] = [claim for claim in whole["claims"] if claim["id"] == "2.1"]
+    found = SECTIONS.findall(render_report(whole))
+    exhibit.table([[id_] for id_ in found], ["section"], "sections from top to bottom")
+
+    wanted = ["tokens", "corrections", "method", "ledger"]
+    says = exhibit.measured("sections", found, should_be=wanted)
+
+    assert found == wanted, says
+
+
 BUILT_BY_A_SPEC = """
 import pytest
 

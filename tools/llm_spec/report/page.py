@@ -82,9 +82,8 @@ def _render(
     _derive_heads(by_id["attention"])
     _join_rooflines(by_id["speed"])
     corrections = [entry for entry in entries if entry.corrects]
-    # What a run did not look at has no section. Corrections stand before the laws.
-    kept_empty = {"method", "laws"} if corrections else {"method"}
-    parts = [p for p in every_part if p.panels or p.entries or p.id in kept_empty]
+    parts = _looked_at(every_part)
+    last = next(part.id for part in parts if part.id in ("laws", "method"))
     judged = all_visible(results.get("judged", []))
     apart = partings(results["claims"])
     script = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
@@ -98,7 +97,8 @@ def _render(
         main_subject=main_subject(items),
         experiments=sorted({entry.experiment for entry in entries}),
         corrections=corrections,
-        contents=_contents(parts, bool(corrections), bool(judged)),
+        corrections_before=last,
+        contents=_contents(parts, last if corrections else None, bool(judged)),
         judged=judged,
         kinds=all_visible(about.get("subjects") or {}),
         parts=parts,
@@ -114,13 +114,19 @@ def _render(
     )  # fmt: skip
 
 
+def _looked_at(parts: list[Section]) -> list[Section]:
+    """What a run did not look at has no section."""
+    return [part for part in parts if part.panels or part.entries or part.id == "method"]
+
+
 def _contents(
-    parts: list[Section], has_corrections: bool, is_judged: bool
+    parts: list[Section], corrections_before: str | None, is_judged: bool
 ) -> list[tuple[str, str]]:
     """What the page holds, in its order: anchor and name."""
     row = [(part.id, part.short) for part in parts]
-    if has_corrections:
-        row.insert(row.index(("laws", "Any model")), ("corrections", "Corrections"))
+    if corrections_before:
+        at = next(n for n, part in enumerate(parts) if part.id == corrections_before)
+        row.insert(at, ("corrections", "Corrections"))
     return [*([("verdict", "Verdict")] if is_judged else []), *row, ("ledger", "Ledger")]
 
 

@@ -67,6 +67,8 @@ const MARKS = ["circle", "square", "diamond", "triangle-up", "cross", "x"];
 function curve(it) {
   const names = Object.keys(it.series);
   const points = it.x.length <= 40;
+  // Small differences are powers of ten, as beside the picture: 3e-7 and not 300n.
+  const most = Math.max(...Object.values(it.series).flat().map(Math.abs));
   return {
     data: names.map((name, at) => ({
       type: "scatter", mode: points ? "lines+markers" : "lines", name: label(name), x: it.x, y: it.series[name],
@@ -78,7 +80,7 @@ function curve(it) {
       height: 320, showlegend: names.length > 1, hovermode: "closest",
       margin: { l: 8, r: 16, t: names.length > 1 ? 34 : 12, b: 8 },
       xaxis: { title: { text: label(it.x_axis ?? "") }, type: it.log_x ? "log" : "linear", showgrid: false },
-      yaxis: { title: { text: label(it.y_axis ?? "") }, type: it.log_y ? "log" : "linear", rangemode: "tozero" },
+      yaxis: { title: { text: label(it.y_axis ?? "") }, type: it.log_y ? "log" : "linear", rangemode: "tozero", exponentformat: most < 1e-3 ? "e" : "SI" },
     },
   };
 }
