@@ -10,7 +10,14 @@ empty. Whether a law applies is read off the model, never off its name.
 
 from llm_spec.laws.case import Case
 from llm_spec.laws.finding import Finding, Law, ObjectLaw, TextLaw
-from llm_spec.laws.library import kv_caches, primitives, prompt_store, samplers, state_caches
+from llm_spec.laws.library import (
+    fine_tuning,
+    kv_caches,
+    primitives,
+    prompt_store,
+    samplers,
+    state_caches,
+)
 from llm_spec.laws.model import (
     batch,
     cache,
@@ -108,6 +115,8 @@ OBJECT_LAWS: tuple[ObjectLaw, ...] = (
     primitives.packed_attention_is_attention,
     primitives.rotations_know_their_place,
     primitives.every_rank_has_its_layers,
+    fine_tuning.adapters_of_another_base_are_refused,
+    fine_tuning.batches_follow_their_seed,
     samplers.top_k_keeps_k,
     samplers.top_p_keeps_the_nucleus,
     samplers.min_p_keeps_the_likely,
