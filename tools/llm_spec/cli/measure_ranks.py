@@ -51,7 +51,8 @@ def run(args: argparse.Namespace, widths: list[int], contexts: list[int]) -> int
                     "model": name, "bits": width, "backend": args.backend, "ranks": count,
                     "generated": args.generate, "batch": args.batch, "answers": measured[count],
                 })  # fmt: skip
-            print("\n".join(comparisons(measured, contexts)), flush=True)
+            for sentence in comparisons(measured, contexts):
+                print(sentence, flush=True)
     if args.output:
         document = {"schema": SCHEMA, "measurements_on_ranks": rows}
         try:
