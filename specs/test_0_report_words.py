@@ -14,7 +14,7 @@ from fixtures.doubles.report_sample import miswrite_template, sample, written
 from fixtures.doubles.suite_run import plant, small_suite, start_pytest
 from llm_spec.cli import command_line, fit
 from llm_spec.cli import compare as compare_command
-from llm_spec.report import destination, page
+from llm_spec.report import destination, matrix, page
 from llm_spec.report.page import render_report
 
 OPTIONS = re.compile(r'<option value="(model[^"]*)"[^>]*>([^<]*)<')
@@ -62,6 +62,33 @@ def test_what_a_run_did_not_look_at_has_no_section(exhibit):
 
     wanted = ["tokens", "corrections", "method", "ledger"]
     says = exhibit.measured("sections", found, should_be=wanted)
+
+    assert found == wanted, says
+
+
+def give_every_model_a_row(monkeypatch):
+    monkeypatch.setattr(
+        matrix, "_ran_on", lambda laws: sorted({r.subject for law in laws for r in law.results})
+    )
+
+
+ROWS = re.compile(r'<tr[^>]*>\s*<th scope="row"[^>]*>(?:<bdi>)?([^<]*)<')
+
+
+@pytest.mark.claim(id="0.157", falsifier=give_every_model_a_row)
+def test_a_model_on_which_no_law_ran_has_no_row(exhibit):
+    """The rows of the table of laws: two models were held to a law, two were not."""
+    whole = sample()
+    law = {**whole["claims"][0], "id": "9.3", "exhibits": []}
+    verdicts = {"model-a": "verified", "model-b": "refuted", "model-c": "not run",
+                "model-d": "not run"}  # fmt: skip
+    whole["claims"] = [{**law, "subject": name, "verdict": v} for name, v in verdicts.items()]
+    section = render_report(whole).partition('id="laws"')[2].partition("</section>")[0]
+    found = sorted(ROWS.findall(section))
+    exhibit.table([[name] for name in found], ["model"], "rows of the table of laws")
+
+    wanted = [name for name, verdict in verdicts.items() if verdict != "not run"]
+    says = exhibit.measured("rows", found, should_be=wanted)
 
     assert found == wanted, says
 

@@ -39,18 +39,26 @@ class Matrix:
 def matrix_of(
     entries: Iterable[Entry], partings: Mapping[str, Parting] | None = None
 ) -> Matrix | None:
-    """The table of these claims; None where no two models were held to any of them."""
+    """The table of these claims; None where no two models were held to any of them. A model on
+    which none of them ran has no row."""
     laws = [entry for entry in entries if len(entry.results) > 1]
+    ran = _ran_on(laws)
+    laws = [law for law in laws if any(result.subject in ran for result in law.results)]
     apart = {(c, subject): p.anchor for subject, p in (partings or {}).items() for c in p.claims}
     found = {
         (law.id, result.subject): _cell(result, apart.get((law.id, result.subject), ""))
         for law in laws for result in law.results
     }  # fmt: skip
-    subjects = dict.fromkeys(result.subject for law in laws for result in law.results)
-    if len(subjects) < 2:
+    if len(ran) < 2:
         return None
-    rows = [(subject, [found.get((law.id, subject)) for law in laws]) for subject in subjects]
+    rows = [(subject, [found.get((law.id, subject)) for law in laws]) for subject in ran]
     return Matrix(laws, sorted(rows, key=lambda row: -_broken(row[1])))
+
+
+def _ran_on(laws: Iterable[Entry]) -> list[str]:
+    """The models on which at least one of these laws ran, in the order of the results."""
+    results = (result for law in laws for result in law.results)
+    return list(dict.fromkeys(each.subject for each in results if each.verdict != "not run"))
 
 
 def _cell(result: Result, opens: str) -> Cell:
