@@ -17,7 +17,7 @@ from mlx_lm import tokenizer_utils
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from llm_spec.laws.finding import Finding, law, same
+from llm_spec.laws.finding import Finding, law, not_applicable, same
 
 TEXTS = (
     "Hello, world! It's 3 o'clock.",
@@ -33,6 +33,8 @@ TEXTS = (
 )
 # As tokens are spelled that nobody says: <|im_start|>, <｜User｜>, <start_of_turn>, [INST].
 MARKER = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|</?[A-Za-z_]{1,40}>|\[/?[A-Za-z_]{2,40}\]")
+WORD = re.compile(r"[▁Ġ ]?[A-Za-z]{2,}")  # with the space before it, as vocabularies spell it
+FEW, SOME = 3, 64  # words that tell, and that are tried
 # What stands for no letter of its own in a regular expression: escapes, sets, groups.
 NOTATION = re.compile(
     r"\\[pP]\{[^}]*\}|\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\.|\[[^\]]*\]|\(\?[a-z:=!<]*"
@@ -97,6 +99,26 @@ def _replaced(tokenizer: Any) -> list[tuple[str, str]]:
                 if re.search(r"[^\W_]{2}", letters):
                     found.append((old, part["content"]))
     return found
+
+
+@law
+def words_of_the_vocabulary_are_written(tokenizer: Any) -> Finding:
+    """Most words of the vocabulary, as text, are encoded as their token.
+
+    A tokenizer that lost its merges writes each word letter by letter, and decodes it again: a
+    model reads letters where it learned words.
+    """
+    added = {*getattr(tokenizer, "added_tokens_decoder", ()), *tokenizer.all_special_ids}
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    words = [id_ for piece, id_ in vocabulary if id_ not in added and WORD.fullmatch(piece)]
+    if len(words) < FEW:
+        return not_applicable("its vocabulary holds no words")
+    some = words[:: -(-len(words) // SOME)]
+    texts = [(id_, tokenizer.decode([id_])) for id_ in some]
+    apart = [t for id_, t in texts if id_ not in tokenizer.encode(t, add_special_tokens=False)]
+    if 2 * len(apart) <= len(some):
+        return same("words of the vocabulary that are cut", "few", "few")
+    return same("words of the vocabulary that are cut", apart[:5], "few")
 
 
 @law
@@ -220,6 +242,7 @@ def the_spm_detokenizer_streams() -> Finding:
 TEXT_LAWS = (
     streaming_is_decoding,
     decoding_gives_the_words_back,
+    words_of_the_vocabulary_are_written,
     streams_are_apart,
     ends_have_ids,
 )
