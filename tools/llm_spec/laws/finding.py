@@ -21,8 +21,13 @@ from llm_spec.text.untrusted import one_line
 
 NOT_FINITE = "its logits are not finite (finite_logits and weights_are_finite tell where)"
 ROUNDING_ALONE = "rounding alone moves its logits by"
-# What MLX says of products that CUDA lacks, and of those that its CPU does in float32 only.
-NO_KERNEL = ("No implementation for problem shape", "Currently only supports float32")
+# What MLX says of products that CUDA lacks, of those that its CPU does in float32 only, and of what
+# no GPU can do, such as receiving from another rank.
+NO_KERNEL = (
+    "No implementation for problem shape",
+    "Currently only supports float32",
+    "has no CUDA implementation",
+)
 LACKS_KERNEL = "MLX cannot compute it on this device"
 
 Cause = Literal["measured", "control", "raised"]

@@ -1,0 +1,85 @@
+"""Experiment 0: what a device or an installation lacks, and what goes wrong on it now and then."""
+
+import math
+
+import pytest
+
+from fixtures.models import known_faults, law_verdict
+from fixtures.models.subjects import Subject
+from fixtures.plugins import missing_here
+from fixtures.provision.catalogue import Entry
+from llm_spec.laws import Finding
+from llm_spec.numerics import device
+
+# What is raised, and whether something is missing that no model and no spec is to blame for.
+RAISED = [
+    (ModuleNotFoundError("No module named 'plotly'", name="plotly"), True),
+    (ModuleNotFoundError("No module named 'plotty'", name="plotty"), False),
+    (RuntimeError("[quantized_matmul] No implementation for problem shape: 8x8x64x4"), True),
+    (RuntimeError("Recv has no CUDA implementation"), True),
+    (RuntimeError("[reshape] Cannot reshape array of size 8 into shape (3,3)"), False),
+    (AssertionError("Recv has no CUDA implementation"), False),
+]
+
+
+def excuse_every_exception(monkeypatch):
+    monkeypatch.setattr(missing_here, "lacking", str)
+
+
+@pytest.mark.claim(id="0.200", falsifier=excuse_every_exception)
+def test_only_what_is_missing_here_is_not_run(exhibit):
+    """An extra that is not installed and a kernel that MLX lacks; any other exception is red."""
+    rows = [[repr(error), missing_here.lacking(error) or "–", told] for error, told in RAISED]
+    exhibit.table(rows, columns=["raised", "not run because", "missing"], title="what is raised")
+    wrong = [row[0] for row, (_, told) in zip(rows, RAISED, strict=True) if (row[1] != "–") != told]
+
+    says = exhibit.measured("exceptions with another verdict", wrong, should_be=[])
+
+    assert wrong == [], says
+
+
+def take_it_for_steady(monkeypatch):
+    steady = [f.__class__(**{**vars(f), "erratic": False}) for f in known_faults.known_faults()]
+    monkeypatch.setattr(known_faults, "known_faults", lambda: tuple(steady))
+
+
+# What determinism measures of olmoe on a kind of device, and the verdict.
+PASSES = [
+    ("cuda", 0.0, "verified"),
+    ("cuda", 1.8, "known"),
+    ("cuda", math.inf, "refuted"),
+    ("cpu", 1.8, "refuted"),
+]
+
+
+@pytest.mark.claim(id="0.201", falsifier=take_it_for_steady)
+def test_a_fault_that_shows_now_and_then_excuses_no_more_than_itself(exhibit, monkeypatch):
+    """olmoe's experts on CUDA: a pass that is right contradicts nothing, one that is wrong is
+    known, one that is not finite is new; elsewhere nothing is excused."""
+    seen = []
+    for kind, measured, _ in PASSES:
+        monkeypatch.setattr(device, "kind", lambda kind=kind: kind)
+
+        def determinism(case, measured=measured):
+            return Finding(
+                "distance of a repeated pass", measured, "0", measured == 0, "determinism"
+            )
+
+        law = determinism
+        law.__name__ = "determinism"
+        subject = Subject(Entry("olmoe", "", "", architecture="olmoe"))
+        try:
+            law_verdict.hold_to_law(subject, law, exhibit)
+            seen.append("verified")
+        except pytest.xfail.Exception:
+            seen.append("known")
+        except AssertionError:
+            seen.append("refuted")
+    exhibit.table(
+        [[*each[:2], verdict] for each, verdict in zip(PASSES, seen, strict=True)],
+        columns=["device", "distance of a repeated pass", "verdict"], title="olmoe",
+    )  # fmt: skip
+
+    says = exhibit.measured("verdicts", seen, should_be=[verdict for *_, verdict in PASSES])
+
+    assert seen == [verdict for *_, verdict in PASSES], says
