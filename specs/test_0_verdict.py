@@ -108,6 +108,31 @@ def test_the_verdict_on_a_model_names_the_worst_first_and_what_to_do(exhibit):
     assert lines <= SCREEN, f"lines = {lines}, but should be at most {SCREEN}"
 
 
+def count_none(monkeypatch):
+    monkeypatch.setattr(
+        judgement, "judgement", lambda *given, made=judgement.judgement: made(*given) | NONE_LEFT
+    )
+
+
+NONE_LEFT = {"unreached": 0}
+
+
+@pytest.mark.claim(id="0.158", falsifier=count_none)
+def test_the_verdict_of_a_run_that_ended_early_says_so(exhibit):
+    """One claim holds, one does not apply, and the run ended before two."""
+    rows = [a_row(id_, 0.5, "verified" if id_ == "9.1" else "not run") for id_ in RATIOS][:4]
+    rows[1].reason = "does not apply"
+    judged = judgement.judgement(rows, MODEL, ["--model", MODEL])
+    shown = terminal.render(closing.closing(rows, {}, None, [], [judged]), width=80, colour=False)
+    exhibit.text(shown, title="the end of a run")
+    said = [line.strip() for line in shown.splitlines() if "ended early" in line]
+
+    wanted = ["The run ended early, before 2 of them: a part of a verdict."]
+    says = exhibit.measured("what is said of its end", said, should_be=wanted)
+
+    assert said == wanted, says
+
+
 # ── A whole run ─────────────────────────────────────────────────────────────────────────────────
 
 SPECS = """

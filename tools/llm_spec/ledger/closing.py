@@ -120,6 +120,9 @@ def verdict_on(judged: Mapping[str, Any]) -> Sequence[RenderableType]:
     lines: list[RenderableType] = [Text(), line]
     if verdict == "not run":
         lines.append(Text("  No claim about it could be decided, which is no verdict.", "yellow"))
+    if judged["unreached"]:
+        told = f"  The run ended early, before {judged['unreached']} of them: a part of a verdict."
+        lines.append(Text(told, "yellow"))
     for entry in refuted[:WORST]:
         lines += _how_refuted(entry)
     if others := [entry["claim"] for entry in refuted[WORST:]]:

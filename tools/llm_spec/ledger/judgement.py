@@ -19,9 +19,10 @@ def judgement(rows: Sequence[Row], model: str, given: Sequence[str]) -> dict[str
 
     `given` are the arguments that named models: with them the run is told again. The keys are
     `model`; `verdict`, "refuted" by one claim, "inconclusive" where none is decided, "not run"
-    where none could be; `known`, whether only documented faults of others refute it; `counts` by
-    verdict; `refuted` and `nearest`, as `_entry` tells a claim, the worst first; `again`, the
-    command that shows the evidence of what is refuted, or None.
+    where none could be; `unreached`, how many claims the run ended before; `known`, whether only
+    documented faults of others refute it; `counts` by verdict; `refuted` and `nearest`, as `_entry`
+    tells a claim, the worst first; `again`, the command that shows the evidence of what is refuted,
+    or None.
     """
     own = [row for row in rows if row.subject == model]
     counts = Counter(row.verdict for row in own)
@@ -36,6 +37,7 @@ def judgement(rows: Sequence[Row], model: str, given: Sequence[str]) -> dict[str
     return {
         "model": model,
         "verdict": verdict,
+        "unreached": sum(row.verdict == "not run" and row.reason is None for row in own),
         "known": bool(known) and not wrong,
         "counts": {name: counts[name] for name in VERDICTS if counts[name]},
         "refuted": sorted(refuted, key=_how_far, reverse=True),
