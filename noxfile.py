@@ -3,6 +3,7 @@
     make releases                                    the last eight, and docs/releases.md
     nox -s "sweep(0.31.3)"                           one of them
     nox -s "sweep(0.31.3)" -- --architectures llama  what pytest is told there
+    nox -s newest                                    the newest of NEWEST, and what that changes
     nox -s bisect -- a_long_prompt_is_cached llama4  the first release that judges it as the newest
 
 Environments are kept. A sweep that this commit finished is not run again.
@@ -41,6 +42,7 @@ RELEASES = {
 ALSO = ("httpx2", "sentencepiece")
 """What newer releases of libraries bring along."""
 LAST = 8
+NEWEST = ("mlx", "mlx-cpu", "mlx-lm", "transformers", "tokenizers", "huggingface_hub")
 EXTRAS = ("blas", "report")
 HERE = Path(__file__).parent
 
@@ -62,26 +64,47 @@ def sweep(session: nox.Session, release: str) -> None:
     session.run("pytest", "specs/", "-q", "--tb=line", *(told or whole), success_codes=codes)
 
 
-def install(session: nox.Session, release: str) -> None:
-    """What pyproject.toml asks for, in the versions of constraints.txt, but with this release."""
+def install(session: nox.Session, release: str | None) -> None:
+    """What pyproject.toml asks for, in the versions of constraints.txt, but with this release of
+    mlx-lm and what it asks for; with "" exactly so, with None with the newest of `NEWEST`."""
     project = nox.project.load_toml("pyproject.toml")["project"]
     extras = project["optional-dependencies"]
     asked = [*project["dependencies"], *(it for name in EXTRAS for it in extras[name])]
     wanted = [str(without_bounds(Requirement(requirement))) for requirement in asked]
-    pins = {"mlx-lm": release, **RELEASES[release]}
+    pins = {"mlx-lm": release, **RELEASES[release]} if release else {}
     if "mlx" in pins:
         pins["mlx-cpu"] = pins["mlx"]
     pinned = re.findall(r"^([\w.-]+)==(\S+)", (HERE / "constraints.txt").read_text(), re.M)
-    lines = [f"{name}=={pins.get(name, version)}" for name, version in pinned]
-    constraints = Path(session.create_tmp()) / f"constraints-{release}.txt"
+    free = NEWEST if release is None else ()
+    lines = [f"{name}=={pins.get(name, version)}" for name, version in pinned if name not in free]
+    constraints = Path(session.create_tmp()) / f"constraints-{release or len(free)}.txt"
     constraints.write_text("\n".join(lines))
-    session.install("-c", str(constraints), *wanted, *ALSO)
+    session.install("-c", str(constraints), *wanted, *ALSO, *(["--upgrade"] if free else []))
 
 
 def without_bounds(requirement: Requirement) -> Requirement:
     """The same package, extras and markers: which version, the constraints say."""
     requirement.specifier = SpecifierSet()
     return requirement
+
+
+@nox.session
+@nox.parametrize("pinned", [True, False], ids=["pinned", "newest"])
+def versions(session: nox.Session, pinned: bool) -> None:
+    """pytest with the versions of constraints.txt, or with the newest of `NEWEST`."""
+    install(session, "" if pinned else None)
+    name = "pinned" if pinned else "newest"
+    told = [*session.posargs, "--report", str(saved(session, name))]
+    session.run("pytest", "specs/", "-q", "--tb=line", *told, success_codes=[0, 1])
+
+
+@nox.session(venv_backend="none")
+def newest(session: nox.Session) -> None:
+    """What the newest releases change for the claims; pytest is told what follows `--`."""
+    for name in ("pinned", "newest"):
+        session.run("nox", "-s", f"versions({name})", "--", *session.posargs)
+    reports = [str(saved(session, name)) for name in ("pinned", "newest")]
+    session.run("llm-spec", "compare", *reports, success_codes=[0, 1])
 
 
 @nox.session(venv_backend="none")
