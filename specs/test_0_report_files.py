@@ -16,7 +16,7 @@ from fixtures.doubles.report_sample import miswrite, sample, written
 from llm_spec.cli import report as report_command
 from llm_spec.ledger.results import SCHEMA
 from llm_spec.report import comparison as comparing
-from llm_spec.report import load, sections
+from llm_spec.report import comparison_page, load, sections
 from llm_spec.report.comparison_page import as_text, write_comparison
 from llm_spec.report.page import render_report
 
@@ -140,6 +140,30 @@ def test_a_comparison_lists_exactly_what_changed(tmp_path, exhibit):
     }
     says = exhibit.measured("changes", listed, should_be=expected)
     assert listed == expected, says
+
+
+def tell_each_alone(monkeypatch):
+    monkeypatch.setattr(comparison_page, "by_cause", lambda changes: [[each] for each in changes])
+
+
+@pytest.mark.claim(id="0.202", falsifier=tell_each_alone)
+def test_what_one_known_fault_changes_is_told_together(exhibit):
+    """All claims of the first model break in B: two by one known fault, the others anew."""
+    before, after = sample(), sample()
+    rows = [claim for claim in after["claims"] if claim["verdict"] == "verified"]
+    for claim in rows:
+        claim |= {"verdict": "refuted", "reason": f"{claim['id']} is red", "known": False}
+    for claim in rows[:2]:
+        claim |= {"reason": "known: mlx: no kernel", "known": True}
+
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(as_text(comparing.compare(before, after), ("a.json", "b.json")))
+    told = console.export_text()
+    exhibit.text(told, title="what compare prints")
+
+    says = exhibit.measured("lines about the fault", told.count("no kernel"), should_be=1)
+    assert told.count("no kernel") == 1, says
+    assert f"the same fault: 1 more, claims {rows[1]['id']}" in told, told
 
 
 def call_what_did_not_run_another_verdict(monkeypatch):

@@ -87,6 +87,16 @@ def compare(
     return Comparison(changes, differences, pairs, is_one_run=before == after)
 
 
+def by_cause(changes: Iterable[Change]) -> list[list[Change]]:
+    """Changes of verdict that the same known fault explains, together; every other one alone. In
+    the order of the first of each."""
+    groups: dict[object, list[Change]] = {}
+    for at, change in enumerate(changes):
+        known = {row["reason"] for row in change.both if row and row.get("known")}
+        groups.setdefault(tuple(known) or at, []).append(change)
+    return list(groups.values())
+
+
 def other_texts(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
     """A sentence if both runs scored models on texts, and not on the same; otherwise None.
 

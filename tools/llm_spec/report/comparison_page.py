@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_spec.ledger.results import told, write_atomically
-from llm_spec.report.comparison import NOT_RUN, Change, Comparison, Row
+from llm_spec.report.comparison import NOT_RUN, Change, Comparison, Row, by_cause
 from llm_spec.report.page import STYLES, asset, environment, policy
 from llm_spec.text.untrusted import all_visible, visible
 
@@ -42,9 +42,13 @@ def as_text(comparison: Comparison, names: Sequence[str]) -> RenderableType:
             reasons = Counter(visible(change.lacking) for change in changes)
             lines += [Text(f"{n:>6}  {reason}", style="dim") for reason, n in reasons.most_common()]
             continue
-        lines += [_line(change) for change in changes[:_LISTED]]
-        if len(changes) > _LISTED:
-            lines.append(Text(f"       and {len(changes) - _LISTED} more", style="dim"))
+        groups = by_cause(changes)
+        for group in groups[:_LISTED]:
+            lines.append(_line(group[0]))
+            if len(group) > 1:
+                lines.append(Text(f"        {_the_same(group)}", style="dim"))
+        if left := sum(map(len, groups[_LISTED:])):
+            lines.append(Text(f"       and {left} more", style="dim"))
     same, unchecked = (len(comparison.by(what)) for what in ("same", NOT_RUN))
     lines.append(Text(f"\n{same} the same, {unchecked} not run in either."))
     return Group(*lines)
@@ -65,6 +69,14 @@ def _line(change: Change) -> RenderableType:
     table.add_column()
     table.add_row(Text(visible(change.id)), line)
     return table
+
+
+def _the_same(group: Sequence[Change]) -> str:
+    """What else the fault of the first of them explains."""
+    claims = dict.fromkeys(change.id for change in group[1:])  # each once, in their order
+    subjects = {change.subject for change in group}
+    about = f" on {len(subjects)} subjects" if len(subjects) > 1 else ""
+    return f"the same fault{about}: {len(group) - 1} more, claims {visible(', '.join(claims), 120)}"
 
 
 def _seen(row: Row) -> str:
