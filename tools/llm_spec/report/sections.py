@@ -100,7 +100,7 @@ MOST_PICTURES = {"embeddings": 4, "residual": 4, "cache": 4, "laws": 0, "method"
 EXPERIMENTS = {
     "0": "method", "1": "generation", "2": "tokens", "3": "embeddings", "4": "weights",
     "5": "attention", "6": "predictions", "7": "speed", "8": "quantisation", "9": "laws",
-    "10": "laws", "11": "laws",
+    "10": "laws", "11": "laws", "12": "laws", "13": "backends",
 }  # fmt: skip
 FROM = (("1", 20, "cache"), ("7", 20, "assistant"), ("7", 10, "memory"))
 """Experiments that are several things: from this number on, their claims stand elsewhere."""
@@ -160,6 +160,12 @@ TEXTS = (
         "memory",
         "Memory",
         "Memory of weights and KV caches, predicted and measured; and what fits in your machine.",
+    ),
+    (
+        "backends",
+        "Backends",
+        "The same computation on this GPU and on the CPU, and both against float64: random "
+        "numbers, packed weights, rotary embeddings, sums.",
     ),
     (
         "quantisation",
