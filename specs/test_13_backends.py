@@ -22,15 +22,6 @@ ROUNDED = ("normal", "gumbel")
 MODELS = ("llama", "qwen3", "mamba2")
 
 
-@pytest.fixture
-def gpu():
-    """The GPU that is compared with the CPU."""
-    found = backends.gpu()
-    if found is None:
-        pytest.skip("MLX computes on a CPU alone here")
-    return found
-
-
 def differ(one, other):
     """How many numbers of two arrays are not the same bits; zeros of either sign are."""
     return int((one != other).sum())
