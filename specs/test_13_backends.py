@@ -1,12 +1,10 @@
 """Experiment 13: do MLX's backends agree? This GPU against the CPU, and both against float64."""
 
-import time
-from types import SimpleNamespace
-
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from fixtures.doubles.instruments import Waiting
 from fixtures.planted import PROMPT
 from fixtures.synthetic.architectures import build_architecture
 from llm_spec.numerics import backends, device
@@ -16,8 +14,7 @@ from llm_spec.performance import speed
 
 POSITIONS = (1, 1_000, 32_768, 131_072, 1_048_576)
 BASE, WIDTH = 10_000.0, 128
-MODES = {"affine": {}, "mxfp4": {"mode": "mxfp4"}, "nvfp4": {"mode": "nvfp4"},
-         "mxfp8": {"mode": "mxfp8"}}  # fmt: skip
+MODES = ("affine", "mxfp4", "nvfp4", "mxfp8")
 ROUNDED = ("normal", "gumbel")
 MODELS = ("llama", "qwen3", "mamba2")
 
@@ -27,16 +24,22 @@ def differ(one, other):
     return int((one != other).sum())
 
 
-def give_the_gpu_another_key(monkeypatch):
-    on, key = backends.on, mx.random.key
+def replace_on_the_gpu(monkeypatch, module, name, replacement):
+    """`module.name` is `replacement` while the GPU computes, and itself on the CPU."""
+    on = backends.on
 
     def elsewhere(where, work):
         with pytest.MonkeyPatch.context() as patch:
             if where != mx.cpu:
-                patch.setattr(mx.random, "key", lambda seed: key(seed + 1))
+                patch.setattr(module, name, replacement)
             return on(where, work)
 
     monkeypatch.setattr(backends, "on", elsewhere)
+
+
+def give_the_gpu_another_key(monkeypatch):
+    key = mx.random.key
+    replace_on_the_gpu(monkeypatch, mx.random, "key", lambda seed: key(seed + 1))
 
 
 @pytest.mark.claim(id="13.1", falsifier=give_the_gpu_another_key)
@@ -69,15 +72,8 @@ def test_a_key_gives_the_same_random_numbers_on_the_gpu_and_the_cpu(gpu, exhibit
 
 
 def pack_something_else(monkeypatch):
-    on, quantize = backends.on, mx.quantize
-
-    def elsewhere(where, work):
-        with pytest.MonkeyPatch.context() as patch:
-            if where != mx.cpu:
-                patch.setattr(mx, "quantize", lambda w, *a, **how: quantize(w * 1.1, *a, **how))
-            return on(where, work)
-
-    monkeypatch.setattr(backends, "on", elsewhere)
+    pack = mx.quantize
+    replace_on_the_gpu(monkeypatch, mx, "quantize", lambda w, **how: pack(w * 1.1, **how))
 
 
 @pytest.mark.claim(id="13.2", falsifier=pack_something_else)
@@ -86,12 +82,12 @@ def test_packing_on_the_gpu_stores_the_values_that_the_cpu_stores(gpu, exhibit):
     the same value."""
     weights = np.random.default_rng(0).normal(size=(64, 256)).astype(np.float32)
     shares = {}
-    for mode, how in MODES.items():
+    for mode in MODES:
         unpacked = []
         for where in (gpu, mx.cpu):
-            packed = backends.on(where, lambda how=how: mx.quantize(mx.array(weights), **how))
+            packed = backends.on(where, lambda m=mode: mx.quantize(mx.array(weights), mode=m))
             parts = [mx.array(part) for part in packed]
-            unpacked += backends.on(mx.cpu, lambda p=parts, how=how: [mx.dequantize(*p, **how)])
+            unpacked += backends.on(mx.cpu, lambda p=parts, m=mode: [mx.dequantize(*p, mode=m)])
         shares[mode] = differ(*unpacked) / weights.size
     exhibit.bars(shares, title="values stored otherwise", axis="share of the numbers")
 
@@ -101,15 +97,8 @@ def test_packing_on_the_gpu_stores_the_values_that_the_cpu_stores(gpu, exhibit):
 
 
 def unpack_something_else(monkeypatch):
-    on, dequantize = backends.on, mx.dequantize
-
-    def elsewhere(where, work):
-        with pytest.MonkeyPatch.context() as patch:
-            if where != mx.cpu:
-                patch.setattr(mx, "dequantize", lambda *a, **how: dequantize(*a, **how) * 1.001)
-            return on(where, work)
-
-    monkeypatch.setattr(backends, "on", elsewhere)
+    unpack = mx.dequantize
+    replace_on_the_gpu(monkeypatch, mx, "dequantize", lambda *parts: unpack(*parts) * 1.001)
 
 
 @pytest.mark.claim(id="13.3", falsifier=unpack_something_else)
@@ -145,20 +134,20 @@ def test_a_rotary_embedding_is_off_by_one_rounding_of_its_angle_at_most(exhibit)
     grows with the position. A token at a million turns by up to a tenth of a radian too far."""
     vectors = np.random.default_rng(0).normal(size=(16, WIDTH))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-    off = {}
+    bounds = [2**-23 * position + 2**-21 for position in POSITIONS]
+    off = []
     for position in POSITIONS:
         x = mx.array(vectors.astype(np.float32))[:, None, None]  # (rows, heads, tokens, width)
         turned = mx.fast.rope(
             x, WIDTH, base=BASE, traditional=False, scale=1.0, offset=position
         )  # fmt: skip
         missed = np.array(turned)[:, 0, 0] - backends.rotated(vectors, position, BASE)
-        off[position] = worst(np.linalg.norm(missed, axis=-1))
+        off.append(worst(np.linalg.norm(missed, axis=-1)))
     exhibit.curve(
-        POSITIONS, {device.device_name(): list(off.values()),
-                    "one rounding of the angle": [2**-23 * p + 2**-21 for p in POSITIONS]},
+        POSITIONS, {device.device_name(): off, "one rounding of the angle": bounds},
         title="rotary embedding against float64", x_axis="position", y_axis="distance",
     )  # fmt: skip
-    shares = [off[position] / (2**-23 * position + 2**-21) for position in POSITIONS]
+    shares = [missed / bound for missed, bound in zip(off, bounds, strict=True)]
 
     says = exhibit.measured(
         f"distance over the bound, at {POSITIONS[int(np.argmax(shares))]:,}", worst(shares),
@@ -233,20 +222,10 @@ def count_the_first_use(monkeypatch):
 def test_what_compiles_at_first_use_is_not_in_the_time_to_the_first_token(exhibit):
     """A model whose first call takes 0.4 s longer, as kernels that are compiled do."""
     model, _ = build_architecture("llama")
-    wait = SimpleNamespace(seconds=0.4)
+    waits = iter([0.4])
+    compiling = Waiting(model, lambda known: next(waits, 0.0))
 
-    class Compiling:
-        layers, make_cache = model.layers, getattr(model, "make_cache", None)
-
-        def __call__(self, *given, **how):
-            time.sleep(wait.seconds)
-            wait.seconds = 0.0
-            return model(*given, **how)
-
-        def __getattr__(self, name):
-            return getattr(model, name)
-
-    timed = speed.measure_speed(Compiling(), list(PROMPT[:8]), 4, rounds=3)
+    timed = speed.measure_speed(compiling, list(PROMPT[:8]), 4, rounds=3)
     slowest = max(timed.first_token.values)
     exhibit.table(
         [["first use", 1e3 * timed.first_use], ["slowest of three", 1e3 * slowest]],

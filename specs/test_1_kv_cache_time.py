@@ -8,6 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import cache as caches
 
+from fixtures.doubles.instruments import Waiting
 from fixtures.synthetic.filled_caches import filled, held, plain_cache
 from llm_spec.numerics import timing
 from llm_spec.performance import bandwidth
@@ -18,21 +19,6 @@ PREFIXES = (16, 128) if mx.default_device() == mx.cpu else (128, 4096)
 CONTEXTS = (256, 2048, 8192)
 ROUNDS = 3
 PAIRED_ROUNDS = 9
-
-
-class Waiting:
-    """A model that waits before a step, by the number of tokens in its cache. A busy machine can
-    hide work; it cannot hide a wait."""
-
-    def __init__(self, model, seconds):
-        self._model, self._seconds = model, seconds
-
-    def __call__(self, token_ids, cache=None):
-        time.sleep(self._seconds(cache[0].offset) if cache else 0)
-        return self._model(token_ids, cache=cache)
-
-    def __getattr__(self, name):
-        return getattr(self._model, name)
 
 
 def wait_after_the_long_prefix(trained):

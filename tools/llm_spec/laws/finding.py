@@ -213,12 +213,17 @@ def _judged(check: Callable[..., Finding], case: Case) -> Finding:
     return _tried(functools.wraps(check)(of_numbers), (case,))
 
 
+def lacks_kernel(error: Exception) -> bool:
+    """Whether it says that MLX has no kernel on this device for what was to be computed."""
+    return any(says in str(error) for says in NO_KERNEL)
+
+
 def _tried(check: Callable[..., Finding], given: tuple[Any, ...]) -> Finding:
     try:
         finding = check(*given)
     except Exception as error:
         finding = Finding("raised", _sentence(error), "no exception", False, cause="raised")
-        if any(says in str(error) for says in NO_KERNEL):
+        if lacks_kernel(error):
             finding = not_applicable(f"{LACKS_KERNEL}: {_sentence(error)}")
         if lacks := lacking(error):
             finding = not_applicable(lacks)
