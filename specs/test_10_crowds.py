@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from fixtures.doubles.lying_wire import LyingWire, of_choice, without
-from llm_spec.serving.client import COMPLETIONS
+from fixtures.synthetic.served_directory import write_draft
+from llm_spec.serving.client import CHAT, COMPLETIONS
 
 CROWD = ("a", "the cat", "Rust is", "one two three four", "to be or not to be", "b c d e f g",
          "we", "long ago and far away there was", "x", "no", "rain in spring", "the end",
          "who is it that can tell me", "up and down", "q r s t u", "every good boy")  # fmt: skip
 LATE = 0.05  # seconds between a late client and the next: several tokens of the tiny model
-TOKENS = 8
+TOKENS, HOT = 8, 5.0  # the last: a temperature
 
 
 def give_what_those_who_left_missed(served):
@@ -65,6 +66,71 @@ def test_among_16_clients_of_whom_some_leave_and_some_are_late_each_gets_its_ans
     served.hold(exhibit, rows, "answers")
 
 
+def answer_with_anothers_text(served):
+    before = []
+
+    def mixed(choice):
+        before.append(choice)
+        same = [each for each in before[:-1] if each.keys() == choice.keys()]
+        return same[-1] if same else choice
+
+    return {"served": served.through(LyingWire(answer=of_choice(mixed)))}
+
+
+@pytest.mark.protocol
+@pytest.mark.claim(id="10.48", falsifier=answer_with_anothers_text)
+def test_chats_and_completions_at_once_whole_and_streamed_are_each_their_own(served, exhibit):
+    """16 clients: by turns a completion, a chat, and a stream of each."""
+    kinds = [
+        (path, stream)
+        for path in (COMPLETIONS, CHAT)
+        if path not in served.client.lacking
+        for stream in (False, True)
+    ]
+    asked, alone = [], []
+    for place, text in enumerate(CROWD):
+        path, stream = kinds[place % len(kinds)]
+        messages = [{"role": "user", "content": text}]
+        given = {"messages": messages} if path == CHAT else {"prompt": text}
+        n = 4 + place // 2
+        ids = served.render(messages) if path == CHAT else served.encode(text)
+        asked.append((path, stream, {**given, "max_tokens": n}))
+        alone.append(served.library(ids, n).text)
+
+    def ask(request):
+        path, stream, body = request
+        if not stream:
+            return served.client.ask(path, body).text
+        choices = [c["choices"][0] for c in served.client.pieces(path, body) if c["choices"]]
+        return "".join(
+            c["delta"].get("content") or "" if "delta" in c else c["text"] for c in choices
+        )
+
+    with ThreadPoolExecutor(len(asked)) as clients:
+        texts = list(clients.map(ask, asked))
+    names = [f"{path}{', streamed' * stream}: {text}" for text, (path, stream, _) in
+             zip(CROWD, asked, strict=True)]  # fmt: skip
+    assert len(set(alone)) == len(alone), "two requests have one answer: mixed up or not?"
+    served.hold(exhibit, list(zip(names, texts, alone, strict=True)), "answers")
+
+
+@pytest.mark.claim(id="10.49", falsifier=answer_with_anothers_text)
+def test_requests_with_a_draft_model_and_without_are_served_at_once(served, tmp_path, exhibit):
+    """8 clients, of whom every second names a draft model. No two prompts begin alike."""
+    draft = {"draft_model": str(write_draft(tmp_path / "draft", served.path))}
+    prompts = [f"{letter} and so on" for letter in "stuvwxyz"]
+    alone = [served.library(served.encode(prompt), TOKENS).text for prompt in prompts]
+
+    def ask(place):
+        settings = draft if place % 2 else {}
+        return served.client.complete(prompts[place], max_tokens=TOKENS, **settings).text
+
+    with ThreadPoolExecutor(len(prompts)) as clients:
+        texts = list(clients.map(ask, range(len(prompts))))
+    assert len(set(alone)) > 1, "all prompts have one answer: mixed up or not?"
+    served.hold(exhibit, list(zip(prompts, texts, alone, strict=True)), "answers")
+
+
 def settings_of_the_one_before(served):
     before = [{}]
 
@@ -77,8 +143,9 @@ def settings_of_the_one_before(served):
 
 
 @pytest.mark.claim(id="10.25", falsifier=settings_of_the_one_before)
-def test_requests_at_once_keep_their_own_biases_and_penalties(served, exhibit):
-    """One prompt six times at once, greedy, each with settings of its own."""
+def test_requests_at_once_keep_their_own_samplers_biases_and_penalties(served, exhibit):
+    """One prompt at once with settings of its own each: greedy ones, ones whose sampler leaves the
+    likeliest token alone, and between them two that draw from all."""
     prompt, n = "a b a b a b", 2 * TOKENS
     ids = served.encode(prompt)
     first, second = served.library(ids, 2).ids
@@ -90,17 +157,26 @@ def test_requests_at_once_keep_their_own_biases_and_penalties(served, exhibit):
         {"logit_bias": {first: -100.0}},
         {"logit_bias": {second: 100.0}, "repetition_penalty": 1.5},
     )
+    likeliest = ({"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-6})
+    drawn = [{"temperature": HOT, **setting} for setting in ({}, *likeliest, {})]
     alone = [served.library(ids, n, processors=settings).text for settings in given]
+    alone += [alone[0]] * len(drawn)
 
     def ask(settings):
         return served.client.complete(prompt, max_tokens=n, **settings).text
 
-    with ThreadPoolExecutor(len(given)) as clients:
-        texts = list(clients.map(ask, given))
+    asked = [*given, *drawn]
+    with ThreadPoolExecutor(len(asked)) as clients:
+        texts = list(clients.map(ask, asked))
     different = len(set(alone))  # several penalties of one request can agree on a real model
     assert different >= 4, f"different answers = {different}, but should be at least 4"
-    rows = [(str(each), *pair) for each, *pair in zip(given, texts, alone, strict=True)]
+    rows = [
+        (str(each), *pair)
+        for each, *pair in zip(asked, texts, alone, strict=True)
+        if each != {"temperature": HOT}
+    ]
     served.hold(exhibit, rows, "answers")
+    assert texts[-1] != alone[0], f"temperature {HOT} draws the likeliest tokens"
 
 
 def draw_without_the_seed(served):

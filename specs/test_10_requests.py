@@ -150,6 +150,7 @@ BAD = {
     "no prompt": (COMPLETIONS, {}),
     "a number for a prompt": (COMPLETIONS, {"prompt": 5}),
     "no messages": (CHAT, {}),
+    "empty messages": (CHAT, {"messages": []}),
     "null for messages": (CHAT, {"messages": None}),
     "a text for messages": (CHAT, {"messages": "hi"}),
     "max_tokens -1": (COMPLETIONS, {"prompt": "a", "max_tokens": -1}),

@@ -7,6 +7,7 @@ A fault is a wire between client and server that lies. On a CPU the two compute 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -25,6 +26,7 @@ TURNS = (
     ],
 )
 TOKENS = 8
+DRAWS = [{"temperature": t, **seed} for t in (0.5, 2.0) for seed in ({}, {"seed": 3})]
 CLOSE = 1e-4  # of logprobs, in float32: a cached prefix and a whole prompt are added in two orders
 
 
@@ -148,8 +150,17 @@ def one_token_late(served):
 
 @pytest.mark.claim(id="10.5", falsifier=one_token_late)
 def test_served_logprobs_are_the_models_at_the_emitted_tokens(served, exhibit):
-    """The log-softmax of the logits, at the ids that the library emits."""
+    """The log-softmax of the logits, before any temperature. Greedy answers, at the ids that the
+    library emits; then draws, at the ids of the answer."""
     rows, apart, same_ids = [], [], []
+    for settings in DRAWS:
+        answer = served.client.complete(PROMPTS[0], max_tokens=TOKENS, logprobs=True, **settings)
+        ids = served.encode(PROMPTS[0])
+        logits = served.model(mx.array([[*ids, *answer.ids]]))[0, len(ids) - 1 : -1]
+        likely = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        right = [step[id_].item() for step, id_ in zip(likely, answer.ids, strict=True)]
+        apart.append(distance(np.array(answer.logprobs), np.array(right)))
+        rows.append([str(settings), answer.ids, apart[-1]])
     for prompt in PROMPTS:
         answer = served.client.complete(prompt, max_tokens=TOKENS, logprobs=True)
         said = served.library(served.encode(prompt), TOKENS)
@@ -159,7 +170,7 @@ def test_served_logprobs_are_the_models_at_the_emitted_tokens(served, exhibit):
         rows.append([prompt, answer.ids, apart[-1]])
     exhibit.table(
         [[p, str(i), d] for p, i, d in rows],
-        columns=["prompt", "ids served", "distance of logprobs"], title="logprobs",
+        columns=["prompt or settings", "ids served", "distance of logprobs"], title="logprobs",
     )  # fmt: skip
     says = exhibit.measured("largest distance of a logprob", worst(apart), should_be=f"≤ {CLOSE}")
     assert all(same_ids), f"ids equal to the library's = {same_ids}, but should all be"
