@@ -8,8 +8,9 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from io import StringIO
-from typing import Any
+from typing import Any, NamedTuple
 
+import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm import utils as mlx_lm_utils
@@ -22,13 +23,21 @@ from llm_spec.observe.hooks import patched
 Choice = Callable[[str, nn.Module], bool | dict[str, Any]]
 
 
-def leaves_of(model: nn.Module) -> dict[str, nn.Module]:
+class Leaf(NamedTuple):
+    """A module without others inside, and the kind that packs alike."""
+
+    module: nn.Module
+    kind: str
+
+
+def leaves_of(model: nn.Module) -> dict[str, Leaf]:
     """The modules that conversion may pack, by path."""
-    return dict(tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module))
+    modules = dict(tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module))
+    return {path: Leaf(module, _kind(module)) for path, module in modules.items()}
 
 
 def packed_groups(
-    model: nn.Module, leaves: dict[str, nn.Module], plain: list[WeightGroup], bits: int
+    model: nn.Module, leaves: dict[str, Leaf], plain: list[WeightGroup], bits: int
 ) -> list[WeightGroup]:
     """`groups` of the declared `model`, once mlx-lm has packed it at `bits`.
 
@@ -42,7 +51,7 @@ def packed_groups(
 
 
 def _packed_groups(
-    leaves: dict[str, nn.Module], choices: dict[str, dict[str, Any]], plain: list[WeightGroup]
+    leaves: dict[str, Leaf], choices: dict[str, dict[str, Any]], plain: list[WeightGroup]
 ) -> list[WeightGroup]:
     alike: dict[str, list[WeightGroup]] = {}
     found, packed = [], set()
@@ -52,22 +61,20 @@ def _packed_groups(
             found.append(group)
         elif path not in packed:
             packed.add(path)
-            kind = f"{_kind(leaves[path])} {choices[path]}"
+            kind = f"{leaves[path].kind} {choices[path]}"
             if kind not in alike:
-                alike[kind] = groups(_alone(leaves[path].to_quantized(**choices[path])))
+                alike[kind] = groups(_alone(leaves[path].module.to_quantized(**choices[path])))
             found += [_inside(path, each) for each in alike[kind]]
     return found
 
 
-def _choices(
-    model: nn.Module, leaves: dict[str, nn.Module], bits: int
-) -> dict[str, dict[str, Any]]:
+def _choices(model: nn.Module, leaves: dict[str, Leaf], bits: int) -> dict[str, dict[str, Any]]:
     """How mlx-lm's conversion packs each module that it packs, by the module's path."""
     chosen: dict[str, dict[str, Any]] = {}
 
     def look(_: nn.Module, group_size: int, bits: int, mode: str, class_predicate: Choice) -> None:
         usual = {"group_size": group_size, "bits": bits, "mode": mode}
-        for path, module in leaves.items():
+        for path, (module, _) in leaves.items():
             if choice := class_predicate(path, module):
                 chosen[path] = choice if isinstance(choice, dict) else usual
 
@@ -81,7 +88,7 @@ def _choices(
 
 
 def _kind(module: nn.Module) -> str:
-    arrays = tree_flatten(module.parameters())
+    arrays = ((name, value) for name, value in module.items() if isinstance(value, mx.array))
     return f"{type(module)} {[(name, array.shape, array.dtype) for name, array in arrays]}"
 
 

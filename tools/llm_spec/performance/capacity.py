@@ -76,10 +76,10 @@ def _costs(
 ) -> tuple[ContextCost, dict[str, float]]:
     """What a context costs, and the share of each module's weights that a token reads."""
     limit = _context(config)
-    run, calls = dry_run(model, followed(limit, longest)), dry_run(model, 1).calls
-    working = working_set(model, calls, fused)
+    run = dry_run(model, followed(limit, longest))
+    working = working_set(model, run.calls, fused)
     course = ContextCost(run.steps, [working(step) for step in run.steps], limit)
-    return course, shares(model, calls)
+    return course, shares(model, run.calls)
 
 
 def _context(config: Mapping[str, Any]) -> int:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from llm_spec.numerics import device
 from llm_spec.numerics.units import show_bytes
 
 TABLE = Path(__file__).with_name("chips.toml")
@@ -77,6 +76,8 @@ def one_of(variants: list[Chip], cpu_cores: int | None = None) -> Chip:
 
 def here() -> Chip | None:
     """The chip of MLX's default device, or None where the table cannot tell."""
+    from llm_spec.numerics import device  # here: it imports MLX, which a planned machine has not
+
     info = device.info()
     try:
         return one_of(named(str(info.get("device_name", ""))), os.cpu_count())
