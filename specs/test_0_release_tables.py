@@ -62,6 +62,38 @@ def test_what_a_release_mended_and_broke_is_what_was_verified_on_the_other_side(
     assert step == STEP, says
 
 
+ONE_EXCEPTION = swept("0.11.0", {
+    ("9.11", "llama (tiny)"): ("refuted", "raised = NameError: name 'keys' is not defined"),
+    ("9.12", "llama (tiny)"): ("refuted", "raised = NameError: name 'keys' is not defined"),
+    ("9.12", "qwen3 (tiny)"): ("refuted", "raised = NameError: name 'keys' is not defined"),
+    ("9.13", "llama (tiny)"): ("refuted", "distance = 7"),
+    ("9.14", "llama (tiny)"): ("refuted", "distance = 7"),
+})  # fmt: skip
+MENDED = swept("0.12.0", {
+    (row["id"], row["subject"]): ("verified", "distance = 0") for row in ONE_EXCEPTION["claims"]
+})  # fmt: skip
+ROWS = """| 2 claims: 9.11, 9.12 | llama, qwen3 | `raised = NameError: name 'keys' is not defined` |
+| 9.13 9.13 holds | llama | `distance = 7` |
+| 9.14 9.14 holds | llama | `distance = 7` |"""
+
+
+def take_an_exception_for_a_number(monkeypatch):
+    monkeypatch.setattr(releases, "_kind", lambda seen: "other")
+
+
+@pytest.mark.claim(id="0.203", falsifier=take_an_exception_for_a_number)
+def test_claims_that_meet_one_exception_are_one_row(exhibit):
+    """The same number for two claims is no common cause; the same exception is."""
+    page = releases.as_markdown([ONE_EXCEPTION, MENDED])
+    exhibit.text(page, title="two sweeps")
+    step = page[page.index("## ") :]
+    rows = step[step.index("| --- |") :].partition("\n")[2].partition("\n\n")[0]
+
+    says = exhibit.measured("the rows of what was mended", rows, should_be=ROWS)
+
+    assert rows == ROWS, says
+
+
 def start_one_too_late(monkeypatch):
     first = releases.first_alike
 

@@ -87,7 +87,7 @@ def as_markdown(runs: Iterable[Mapping[str, Any]]) -> str:
             parts.append(f"{what}: {len(keys) or 'nothing'}.")
             if keys:
                 columns = ("claim", "architectures", f"seen with {where.mlx_lm}")
-                parts.append(_table(columns, _by_claim(keys, where, says)))
+                parts.append(_table(columns, _by_cause(keys, where, says)))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -155,16 +155,28 @@ def _architectures(before: Sweep, after: Sweep) -> str:
     return " ".join(f"{what}: {', '.join(sorted(names))}." for what, names in told if names)
 
 
-def _by_claim(keys: Iterable[Key], where: Sweep, says: Mapping[str, str]) -> list[list[str]]:
-    groups: dict[str, list[str]] = {}
-    for id_, architecture in sorted(keys, key=lambda key: (Version(key[0]), key[1])):
-        groups.setdefault(id_, []).append(architecture)
-    rows = []
-    for id_, names in groups.items():
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        shortest = min((where.seen[id_, name] for name in names), key=len)
-        rows.append([f"{id_} {says[id_]}", ", ".join(names[:NAMED]) + more, f"`{shortest}`"])
-    return rows
+def _by_cause(keys: Iterable[Key], where: Sweep, says: Mapping[str, str]) -> list[list[str]]:
+    """A row per exception that several claims meet, and one per claim for all else."""
+    claims_of: dict[str, set[str]] = {}
+    for key in keys:
+        claims_of.setdefault(where.seen[key], set()).add(key[0])
+    rows: dict[str, list[Key]] = {}
+    for key in sorted(keys, key=lambda key: (Version(key[0]), key[1])):
+        said = where.seen[key]
+        shared = _kind(said) == "raised" and len(claims_of[said]) > 1
+        rows.setdefault(said if shared else key[0], []).append(key)
+    return [_row(group, where, says) for group in rows.values()]
+
+
+def _row(keys: Sequence[Key], where: Sweep, says: Mapping[str, str]) -> list[str]:
+    ids = list(dict.fromkeys(id_ for id_, _ in keys))
+    names = list(dict.fromkeys(architecture for _, architecture in keys))
+    claim = f"{ids[0]} {says[ids[0]]}"
+    if len(ids) > 1:
+        claim = f"{len(ids)} claims: {', '.join(ids)}"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    shortest = min((where.seen[key] for key in keys), key=len)
+    return [claim, ", ".join(names[:NAMED]) + more, f"`{shortest}`"]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
