@@ -88,7 +88,12 @@ def test_look_shows_what_a_trace_of_the_same_text_computes(embedded, exhibit):
 
 
 def sharpen(monkeypatch):
-    monkeypatch.setattr(observation, "softmax", lambda logits: softmax(logits, 0.7))
+    likeliest = observation.likeliest
+    monkeypatch.setattr(
+        observation,
+        "likeliest",
+        lambda tokenizer, logits, count: likeliest(tokenizer, logits / 0.7, count),
+    )
 
 
 @pytest.mark.claim(id="0.121", falsifier=sharpen)

@@ -8,6 +8,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
 
 EMBEDDED = "smollm2-135m"
 MOST = 500
@@ -54,7 +59,17 @@ def _run(args: argparse.Namespace) -> int:
         return 2
 
     from rich.console import Console
+    from rich.text import Text
 
+    from llm_spec.text.untrusted import visible
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    loading = Text(f"Loading {visible(args.model, 80)}")
+    with console.status(loading) as waiting:  # drawn on a terminal alone
+        return _look(args, console, waiting)
+
+
+def _look(args: argparse.Namespace, console: "Console", waiting: "Status") -> int:
     from llm_spec.numerics import blas
 
     blas.preload()  # before anything imports MLX
@@ -64,7 +79,6 @@ def _run(args: argparse.Namespace) -> int:
     from llm_spec.numerics.units import show_bytes
     from llm_spec.text.untrusted import visible
 
-    console = Console(highlight=False, markup=False, emoji=False)
     texts = [args.text, *([] if args.against is None else [args.against])]
     looks: list[Look] = []
     try:
@@ -74,9 +88,12 @@ def _run(args: argparse.Namespace) -> int:
 
             def show(seen: Look) -> None:
                 console.print(reading(model.name, seen))
+                waiting.update(f"Generating up to {args.tokens} tokens")
 
             for text in texts:
-                looks.append(look(model, text, args.template, args.tokens, show))
+                waiting.update("Reading the text")
+                paged = args.output is not None
+                looks.append(look(model, text, args.template, args.tokens, show, paged))
                 console.print(generated(looks[-1]), end="\n\n")
     except CannotLook as error:
         print(visible(str(error)), file=sys.stderr)

@@ -17,7 +17,6 @@ from mlx_lm.models.cache import make_prompt_cache
 from llm_spec.look.models import CannotLook, Opened
 from llm_spec.model import tokens
 from llm_spec.model.release import has_chat_template
-from llm_spec.numerics.sampling import softmax
 from llm_spec.observe.inputs import context_length
 from llm_spec.observe.trace import Trace, TraceError, check_read_out, read_out, trace
 
@@ -67,7 +66,8 @@ class Look:
     seen: Trace
     tokens: list[Token]
     lens: list[list[list[Candidate]]]
-    """[layer][position]: the most likely next tokens, read out after that layer."""
+    """[layer][position]: the most likely next tokens, read out after that layer; of the last
+    position alone where no more was asked for."""
     next: list[Candidate]
     """The most likely next tokens after the whole text, in descending order."""
     steps: list[Step]
@@ -81,13 +81,17 @@ def look(
     template: bool = False,
     generate: int = 50,
     show: Callable[[Look], None] = lambda look: None,
+    every_position: bool = True,
 ) -> Look:
     """Run `text` through `model` once, and generate greedily from there.
 
     Args:
         template: put the text into the chat template, as a user's message.
         generate: how many tokens at most.
-        show: is given all but the generated tokens, before they are generated.
+        show: is given all but the generated tokens, before they are generated, with the logit lens
+            of the last position.
+        every_position: read every position through the logit lens, which takes seconds for a long
+            text, and not only the last.
 
     Raises:
         CannotLook: the text is empty or too long, there is no chat template, or what the model
@@ -99,7 +103,7 @@ def look(
         seen = trace(model.model, ids, cache=cache)
         if not np.isfinite(seen.logits).all():
             raise CannotLook(f"{model.name} predicts nothing: its logits are not finite.")
-        lens = _lens(model, seen)
+        lens = _lens(model, seen, positions=1)
     except TraceError as error:
         raise CannotLook(f"{model.name} cannot be looked at: {error}.") from error
     read = Look(
@@ -115,7 +119,8 @@ def look(
     show(read)
     room = (context_length(model.model) or len(ids) + generate) - len(ids)
     steps, ended = _generate(model, seen.logits[-1], cache, min(generate, room))
-    return replace(read, steps=steps, ended=ended)
+    lens = _lens(model, seen, len(ids)) if every_position else lens
+    return replace(read, lens=lens, steps=steps, ended=ended)
 
 
 def token_ids(model: Opened, text: str, template: bool) -> list[int]:
@@ -158,11 +163,13 @@ def _templated(model: Opened, text: str) -> list[int]:
 def likeliest(tokenizer: Any, logits: np.ndarray, count: int) -> list[Candidate]:
     """The `count` most likely tokens by the softmax of `logits` (vocabulary,), in descending order;
     of equal ones the lower id first, as argmax has it."""
-    probabilities = softmax(logits)
     few = np.argpartition(-logits, min(count, len(logits) - 1))[:count]
     first = sorted({int(np.argmax(logits)), *few.tolist()}, key=lambda id_: (-logits[id_], id_))
+    # The softmax of a few: dividing the whole vocabulary takes longer than a layer.
+    weights = np.exp(logits - logits.max())
+    total = float(weights.sum(dtype=np.float64))
     return [
-        Candidate(text, id_, float(probabilities[id_]))
+        Candidate(text, id_, float(weights[id_]) / total)
         for id_, text in zip(first[:count], token_texts(tokenizer, first[:count]))
     ]
 
@@ -176,17 +183,16 @@ def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     ]
 
 
-def _lens(model: Opened, seen: Trace) -> list[list[list[Candidate]]]:
-    """Every layer's state read out at every position, several layers at once."""
-    positions, vocabulary = seen.logits.shape
-    step = max(1, BLOCK // (positions * vocabulary))
+def _lens(model: Opened, seen: Trace, positions: int) -> list[list[list[Candidate]]]:
+    """Every layer's state read out at the last `positions`, several layers at once."""
+    step = max(1, BLOCK // (positions * seen.logits.shape[1]))
     layers: list[list[list[Candidate]]] = []
     for start in range(0, len(seen.hidden_states), step):
-        states = seen.hidden_states[start : start + step]
+        states = [layer[-positions:] for layer in seen.hidden_states[start : start + step]]
         logits, dtype = read_out(model.model, seen, np.concatenate(states))
         rows = [likeliest(model.tokenizer, row, OF_A_LAYER) for row in logits]
         layers += [rows[at : at + positions] for at in range(0, len(rows), positions)]
-    check_read_out((logits[-positions:], dtype), seen.logits)
+    check_read_out((logits[-positions:], dtype), seen.logits[-positions:])
     return layers
 
 
