@@ -149,4 +149,6 @@ def test_a_mistake_in_ones_own_jobs_is_refused_in_one_sentence(tmp_path, exhibit
     assert not accepted, says
     assert missed == ANSWERS, f"criteria missed = {missed}, but should be {ANSWERS}"
     assert len(documented) == 5, f"criteria of the documented file = {documented}"
-    assert (right.answers, right.max_tokens) == (2, 256), "settings are not read"
+    assert (right.answers, right.max_tokens) == (2, 256), (
+        "answers and max_tokens of the file are not read"
+    )

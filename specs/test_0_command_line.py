@@ -38,5 +38,7 @@ def test_a_subcommand_that_computes_starts_before_mlx_is_imported(exhibit):
 
     says = exhibit.measured("subcommands that start after MLX", early, should_be=[])
 
-    assert all("llm_spec" in modules for modules in imported.values()), f"imported: {imported}"
+    assert all("llm_spec" in modules for modules in imported.values()), (
+        f"modules that a subcommand imports = {imported}"
+    )
     assert not early, says

@@ -44,7 +44,9 @@ def test_what_a_spec_records_survives_json_and_the_way_from_a_worker(exhibit):
     says = exhibit.measured("numbers that came back", numbers, should_be=[NUMBERS, NUMBERS])
 
     assert numbers == [NUMBERS, NUMBERS], says
-    assert arrived[0] == arrived[1] == records.records_in(sent), "a record changed on its way"
+    assert arrived[0] == arrived[1] == records.records_in(sent), (
+        "a record differs after JSON and xdist"
+    )
 
 
 NUMBERS = [[None, None, 0.5], [[1.0, 0.0], [0.0, 1.0]], 0.5]
@@ -80,7 +82,7 @@ def test_a_report_is_replaced_whole_or_not_at_all(exhibit, tmp_path, monkeypatch
     assert left == {"results.json": '{"old":true}'}, says
 
     destination.write({"new": True}, report)
-    assert json.loads(report.read_text()) == {"new": True}, "a report was not replaced"
+    assert json.loads(report.read_text()) == {"new": True}, "the old report was not replaced"
 
 
 def trust_the_vocabulary(monkeypatch):

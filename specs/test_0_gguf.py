@@ -103,7 +103,9 @@ def test_every_type_of_a_gguf_file_keeps_its_numbers_to_the_last_bit(exhibit, tm
         found, how = unpacked(stored, settings, "model.layers.0.mlp.down_proj")
         with np.errstate(all="ignore"):
             expected = gguf.dequantize(blocks, kind)
-        assert found.shape == expected.shape, f"{kind.name} has the shape {found.shape}"
+        assert found.shape == expected.shape, (
+            f"shape of {kind.name} = {found.shape}, but should be {expected.shape}"
+        )
         rows.append([kind.name, how, int((found != expected).sum()), found.size])
         path.unlink()
     exhibit.table(rows, columns=["type", "stored as", "moved", "of"], title="numbers")
@@ -213,6 +215,8 @@ def test_a_gguf_file_that_cannot_be_converted_is_refused(exhibit, tmp_path, monk
     says = exhibit.measured("files without a one-sentence refusal", wrong, should_be=[])
 
     assert not wrong, says
-    assert run.returncode == pytest.ExitCode.USAGE_ERROR, f"the run ends with {run.returncode}"
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR, (
+        f"exit code = {run.returncode}, but should be 4"
+    )
     assert is_one_sentence(ends), f"the run says {ends!r}"
     assert is_one_sentence(announced.strip()), f"before that the run says {announced!r}"

@@ -160,13 +160,13 @@ def test_what_is_in_the_hubs_cache_whole_needs_no_hub(exhibit, tmp_path, monkeyp
     says = exhibit.measured("requests for a model in the cache", asked, should_be=0)
     assert asked == 0, says
     assert second == first, f"the second time: {second}, but should be {first}"
-    assert (renamed / "config.json").exists(), f"a renamed model: {renamed}"
+    assert (renamed / "config.json").exists(), f"{renamed} has no config.json"
     code = [path.name for path in first.glob("*.py")]
     assert not code, f"code fetched = {code}, but should be none"
     assert "only a part" in part, (
         f"message for an incomplete cache = {part}, but should say 'only a part'"
     )
-    assert "HF_HUB_OFFLINE" in nothing, f"nothing in the cache, offline: {nothing}"
+    assert "HF_HUB_OFFLINE" in nothing, f"message offline with an empty cache = {nothing}"
 
 
 def let_mistakes_through(monkeypatch, tmp_path):
@@ -210,7 +210,7 @@ def test_any_directory_is_a_model_on_the_command_line(exhibit, tmp_path):
 
     assert codes == expected, says
     tokenizers = [runs[case][1].get("9.1") for case in ("whole", "no tokenizer")]
-    assert tokenizers == ["verified", "refuted"], f"claim 9.1 = {tokenizers}"
+    assert tokenizers == ["verified", "refuted"], f"verdicts of claim 9.1 = {tokenizers}"
     assert is_one_sentence(runs["weights cut off"][2].removeprefix("ERROR: ")), runs[
         "weights cut off"
     ]

@@ -26,7 +26,7 @@ def add_one_and_one(exhibit):
 
     says = exhibit.measured("one and one", found, should_be=expected)
 
-    assert math.isfinite(found), "the sum should be finite"
+    assert math.isfinite(found), f"sum = {found}, but should be finite"
     assert found == expected, says
 
 

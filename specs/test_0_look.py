@@ -83,7 +83,9 @@ def test_look_shows_what_a_trace_of_the_same_text_computes(embedded, exhibit):
     says = exhibit.measured("largest difference", worst, should_be="at most 1e-4, half a step of "
                             "what is shown and as much for rounding")  # fmt: skip
 
-    assert len(look.lens) == len(lens) > 1, f"{len(look.lens)} layers are read of {len(lens)}"
+    assert len(look.lens) == len(lens) > 1, (
+        f"layers read out = {len(look.lens)}, but should be {len(lens)}"
+    )
     assert worst <= 1 / maps.UNIT, says
 
 
@@ -150,7 +152,7 @@ def test_attention_rows_on_the_page_sum_to_one(embedded, exhibit):
 
     says = exhibit.measured("largest distance from 1", worst, should_be=f"at most {allowed:.1g}")
 
-    assert keys > 1, "with one key every row is 1"
+    assert keys > 1, "keys per row = 1, but should be more: a single weight is always 1"
     assert worst <= allowed + 1e-9, says
 
 
@@ -175,7 +177,7 @@ def test_the_page_of_look_holds_every_head_of_both_texts(embedded, exhibit):
 
     says = exhibit.measured("weights of all heads in the page", numbers, should_be=expected)
 
-    assert len(data["texts"]) == 2, f"the page has {len(data['texts'])} texts"
+    assert len(data["texts"]) == 2, f"texts on the page = {len(data['texts'])}, but should be 2"
     assert numbers == expected, says
 
 

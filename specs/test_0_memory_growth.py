@@ -71,7 +71,9 @@ def test_a_dry_run_of_any_length_runs_the_model_over_a_few_tokens(exhibit, monke
     exhibit.table(rows, columns=["model", "tokens", "tokens that it ran over"], title="dry runs")
     most = max(ran for _, _, ran in rows)
 
-    assert {seen for _, seen, _ in rows} == {LONG}, f"the runs end elsewhere: {rows}"
+    assert {seen for _, seen, _ in rows} == {LONG}, (
+        f"tokens seen = {rows}, but should be {LONG:,} each"
+    )
     says = exhibit.measured("most tokens that a model ran over", most, should_be="at most 16")
     assert 1 <= most <= 16, says
 

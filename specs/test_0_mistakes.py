@@ -222,7 +222,9 @@ def test_two_workers_find_what_one_process_finds(exhibit, tmp_path):
     )  # fmt: skip
     different = [key for key in one if one[key] != two.get(key)]
 
-    assert sum(c["verdict"] == "verified" for c in one.values()) > 10, "too little ran to compare"
+    assert sum(c["verdict"] == "verified" for c in one.values()) > 10, (
+        "verified claims = 10 or fewer, but should be more to compare runs"
+    )
     says = exhibit.measured("rows that differ", different, should_be=[])
     assert not different, says
     assert list(one) == list(two), f"order of rows = {list(two)}, but should be {list(one)}"

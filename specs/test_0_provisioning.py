@@ -155,7 +155,7 @@ def test_a_damaged_directory_is_noticed_and_made_anew(exhibit, tmp_path):
 
     says = exhibit.measured("damages that are not repaired", missed, should_be=[])
 
-    assert whole.keys() == {*MADE, provision.MANIFEST}, f"the directory holds {list(whole)}"
+    assert whole.keys() == {*MADE, provision.MANIFEST}, f"files of the directory = {list(whole)}"
     assert not missed, says
     once_each = 1 + len(rows)
     assert len(fetched) == once_each, f"fetched {len(fetched)} times, but should be {once_each}"
@@ -226,7 +226,9 @@ def test_two_runs_at_once_fetch_a_model_once(exhibit, tmp_path):
     says = exhibit.measured("fetches and failures of two runs", outcome, should_be=(1, []))
     assert outcome == (1, []), says
     homes = {run.result() for run in runs}
-    assert homes == {tmp_path / "cache" / "mini"}, f"the runs got {homes}"
+    assert homes == {tmp_path / "cache" / "mini"}, (
+        f"directories that the runs returned = {homes}, but should be one"
+    )
 
 
 def quote_pip(monkeypatch):

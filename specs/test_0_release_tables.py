@@ -125,6 +125,6 @@ def test_bisection_finds_the_first_release_in_few_runs(exhibit):
 
     says = exhibit.measured("changes that are not found", wrong, should_be=[])
 
-    assert same is None, f"no change is found as {same}"
+    assert same is None, f"first release with a change = {same}, but should be None"
     assert most <= 6, f"runs = {most}, but should be at most 6: both ends and four halves"
     assert not wrong, says

@@ -87,7 +87,7 @@ def test_a_fault_that_a_new_release_mends_is_told_and_fails_no_run(exhibit):
     says = exhibit.measured("verdicts", list(found.values()), should_be=["refuted", "mended"])
 
     assert list(found.values()) == ["refuted", "mended"], says
-    assert f"mended in mlx-lm {newer}" in mended[0], f"it is told as {mended}"
+    assert f"mended in mlx-lm {newer}" in mended[0], f"report of the mended fault = {mended}"
 
 
 def know_older_ones(monkeypatch):

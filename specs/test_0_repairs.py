@@ -34,5 +34,7 @@ def test_what_mlx_lm_breaks_holds_once_its_cause_is_repaired(exhibit):
     says = exhibit.measured("laws that stay broken", broken, should_be=[])
 
     assert known == set(repairs.REPAIRS), f"known = {known}, but repaired = {set(repairs.REPAIRS)}"
-    assert not any(released for _, released, *_ in rows), "a law is not broken as released"
+    assert not any(released for _, released, *_ in rows), (
+        "a law listed as broken holds without its repair"
+    )
     assert not broken, says

@@ -243,7 +243,9 @@ def test_the_fit_table_answers_for_the_machine_that_the_reader_types(tmp_path, e
 
     says = exhibit.measured("answers", shown, should_be=expected)
 
-    assert {row[3] for row in expected} == {"✓ fits", "✗ too large"}, "all would answer alike"
+    assert {row[3] for row in expected} == {"✓ fits", "✗ too large"}, (
+        "expected answers are all the same, but should differ"
+    )
     assert shown == expected, says
     contexts = ["tokens per second, empty cache", "tokens per second, 2,048 tokens cached"]
     assert heads == contexts, f"heads of the ceilings = {heads}, but should be {contexts}"

@@ -232,7 +232,9 @@ def test_an_induction_head_is_shown_on_a_text_that_repeats_itself(tmp_path, exhi
 
     says = exhibit.measured("repeated tokens in the text shown", repeated, should_be="above 0")
 
-    assert len(before) == len(set(before)), f"the first text repeats itself: {before}"
+    assert len(before) == len(set(before)), (
+        f"tokens of the first text = {before}, but should not repeat"
+    )
     assert title == "Layer 3, head 0", f"shown = {title}, but should be layer 3, head 0"
     assert repeated > 0, says
 

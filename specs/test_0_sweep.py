@@ -151,4 +151,6 @@ def test_however_many_workers_crash_every_claim_gets_its_verdict(exhibit, tmp_pa
     says = exhibit.measured("what the run found", found, should_be=wanted)
 
     assert found == wanted, says
-    assert len(of_the_model) == len(LAWS), f"{len(of_the_model)} laws of the model are told"
+    assert len(of_the_model) == len(LAWS), (
+        f"laws reported of the model = {len(of_the_model)}, but should be {len(LAWS)}"
+    )

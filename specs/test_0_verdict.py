@@ -97,7 +97,7 @@ def test_the_verdict_on_a_model_names_the_worst_first_and_what_to_do(exhibit):
     assert order == ["9.1", "9.3", "9.4", "9.2", "9.5"], says
     assert told == ["9.1", "9.3", "9.4"], f"told in full = {told}, but should be the worst three"
     assert not missing, f"refuted claims left out = {missing}, but should be none"
-    assert "9.7 at 90%, 9.6 at 20%" in shown, "what came near its bound is not told"
+    assert "9.7 at 90%, 9.6 at 20%" in shown, "the claims nearest their bounds are not listed"
     about = results.environment("pytest", "BLAS", partial=False, created="today", seeds={})
     found = results.Results({}).document(about)
     written = found | {"judged": [judged], "claims": [row.as_dict() for row in rows]}
@@ -265,9 +265,11 @@ def test_the_example_for_github_actions_can_be_run(exhibit):
 
     assert run.returncode == 0, f"{says}: {error.strip()[-200:]}"
     assert program == "pytest", f"program = {program}, but should be pytest"
-    assert all(("uses" in step) != ("run" in step) for step in steps), "a step does nothing"
-    assert True in workflow, "nothing starts it"  # YAML 1.1 reads `on` as true
-    assert "secrets." not in text, "it asks for a secret"
+    assert all(("uses" in step) != ("run" in step) for step in steps), (
+        "a step of the workflow has neither uses nor run"
+    )
+    assert True in workflow, "the workflow has no trigger"  # YAML 1.1 reads `on` as true
+    assert "secrets." not in text, "the workflow reads a secret, but should need none"
     kept = next(step for step in steps if "upload-artifact" in step.get("uses", ""))
     written = [Path(a).name for a in arguments if a.endswith((".json", ".html", ".xml"))]
     listed = [Path(line).name for line in kept["with"]["path"].split()]

@@ -61,8 +61,10 @@ def test_among_16_clients_of_whom_some_leave_and_some_are_late_each_gets_its_ans
         for place, text in enumerate(texts)
     ]  # fmt: skip
     rows = list(zip(CROWD, again, alone, strict=True))
-    assert texts.count(None) == 4, "four clients should leave"
-    assert len(set(alone)) == len(alone), "two prompts have one answer: mixed up or not?"
+    assert texts.count(None) == 4, f"clients that left = {texts.count(None)}, but should be 4"
+    assert len(set(alone)) == len(alone), (
+        "two prompts have the same answer, so a mix-up would not show"
+    )
     served.hold(exhibit, rows, "answers")
 
 

@@ -94,7 +94,7 @@ def test_a_server_that_cannot_be_used_is_told_in_one_sentence_and_leaves_no_proc
 
     says = exhibit.measured("badly told, and processes left", (bad, len(left)), should_be=([], 0))
 
-    assert "out of memory" in said["dies"], "its last words are missing"
+    assert "out of memory" in said["dies"], "the message lacks the server's last line of output"
     assert (bad, len(left)) == ([], 0), says
 
 
@@ -200,6 +200,10 @@ def test_an_endpoint_is_held_to_what_the_protocol_says(served, tmp_path, exhibit
     says = exhibit.measured("claims that the endpoint fulfils", verified, should_be=list(HELD))
 
     assert run.returncode == 4, f"exit code {run.returncode} for HTML"
-    assert len(told.strip().splitlines()) == 1, f"not in one line: {told}"
-    assert all(rows[id_][0] == "not run" for id_ in BEYOND), "what is beyond the protocol was run"
+    assert len(told.strip().splitlines()) == 1, (
+        f"message for HTML = {told!r}, but should be one line"
+    )
+    assert all(rows[id_][0] == "not run" for id_ in BEYOND), (
+        "a claim beyond the endpoint's protocol was run"
+    )
     assert verified == list(HELD), says

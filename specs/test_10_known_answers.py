@@ -187,7 +187,9 @@ def test_a_number_that_cannot_be_is_refused_in_json(served, exhibit):
             got[name] = "refused" if is_refused else f"status {answer.status}"
         except NotAnAnswer as problem:
             got[name] = str(problem)
-        assert served.client.complete("next", max_tokens=2).text == said, f"dead after {name}"
+        assert served.client.complete("next", max_tokens=2).text == said, (
+            f"the server stopped answering after {name}"
+        )
     exhibit.table(list(got.items()), columns=["request", "answer"], title="refusals")
     taken = [name for name in got if got[name] != "refused"]
 

@@ -45,8 +45,12 @@ def test_logprobs_are_of_the_emitted_token_whatever_top_logprobs_is(served, exhi
         right[n] = sum(a == b for a, b in zip(answer.ids, said.ids, strict=True))
         for entry, step in zip(answer.tokens, said.logprobs, strict=True):
             best = sorted(step, reverse=True)[n - 1]
-            assert len(entry["top_logprobs"]) == n, f"{n} were asked for"
-            assert min(step[e["id"]] for e in entry["top_logprobs"]) >= best, "not the likeliest"
+            assert len(entry["top_logprobs"]) == n, (
+                f"top_logprobs of an entry are not the {n} requested"
+            )
+            assert min(step[e["id"]] for e in entry["top_logprobs"]) >= best, (
+                "an entry's top_logprobs are not the most likely tokens"
+            )
     exhibit.bars({str(n): right[n] for n in right}, "entries of the emitted token", "entries")
 
     wrong = [n for n in right if right[n] < TOKENS]
@@ -85,8 +89,8 @@ def test_a_stop_string_ends_the_answer_whatever_tokens_write_it(served, exhibit)
     )  # fmt: skip
     says = exhibit.measured("text and finish_reason", got, should_be=should)
 
-    assert len(piece) > 1, f"{piece!r} has no inside"
-    assert whole.ids == ids, "the bias does not repeat the token"
+    assert len(piece) > 1, f"characters of {piece!r} = 1, but should be more"
+    assert whole.ids == ids, "the logit bias does not make the model repeat one token"
     is_known = answer.finish_reason == "length" and stop[0] in answer.text
     known_breakage.hold(got == should, says, known=is_known and answer.counted[1] == TOKENS)
 

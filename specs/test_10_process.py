@@ -43,7 +43,9 @@ def test_a_body_of_10_mb_is_read_whole(served, exhibit):
         answer = served.client.post(COMPLETIONS, body.encode())
         got = answer.status, bool(answer.body.get("error"))
         rows.append((name, *got, got == right and (got[1] or answer.text == said)))
-        assert served.client.complete("next", max_tokens=2).text == said, f"dead after {name}"
+        assert served.client.complete("next", max_tokens=2).text == said, (
+            f"the server stopped answering after {name}"
+        )
     exhibit.table(rows, columns=["body", "status", "error in JSON", "right"], title="10 MB")
     wrong = [name for name, *_, right in rows if not right]
     says = exhibit.measured("bodies of 10 MB with another answer", wrong, should_be=[])
@@ -103,7 +105,9 @@ def test_ctrl_c_ends_the_server(served, exhibit):
 
     says = exhibit.measured("seconds until it ended", seconds, should_be=f"< {PATIENCE:.0f}")
 
-    assert text == served.library(served.encode("next"), 2).text, "it did not serve"
+    assert text == served.library(served.encode("next"), 2).text, (
+        "the server's answer before Ctrl-C differs from the library's"
+    )
     assert code is not None, says
 
 

@@ -91,7 +91,7 @@ def test_a_seed_gives_the_librarys_draw_and_gives_it_again(served, exhibit):
         said = served.library(served.encode(PROMPTS[0]), TOKENS, seed=seed, temp=2.0)
         rows.append((f"seed {seed}", answer.text, said.text))
         served.client.complete("something else", max_tokens=2, temperature=1.0)
-    assert len({said for _, _, said in rows}) == 3, "three seeds do not give three texts"
+    assert len({said for _, _, said in rows}) == 3, "three seeds give fewer than three texts"
     served.hold(exhibit, rows, "seeded draws")
 
 
@@ -116,7 +116,9 @@ def test_sampling_settings_reach_the_librarys_sampler(served, exhibit):
             served.encode(PROMPTS[0]), TOKENS, seed=5, temp=temp, **settings
         )  # fmt: skip
         rows.append((str(setting), answer.text, said.text))
-    assert len({said for _, _, said in rows}) == len(rows), "a setting changes nothing"
+    assert len({said for _, _, said in rows}) == len(rows), (
+        "two settings give the same text, so one may be ignored"
+    )
     served.hold(exhibit, rows, "draws")
 
 
@@ -139,7 +141,9 @@ def test_biases_and_penalties_reach_the_librarys_logits_processors(served, exhib
         said = served.library(served.encode(prompt), 2 * TOKENS, processors=setting)
         rows.append((str(setting), answer.text, said.text))
     plain = rows[0][2]
-    assert all(said != plain for _, _, said in rows[1:]), "a setting changes nothing"
+    assert all(said != plain for _, _, said in rows[1:]), (
+        "two settings give the same text, so one may be ignored"
+    )
     served.hold(exhibit, rows, "biased texts")
 
 
@@ -189,7 +193,9 @@ def test_a_bad_request_is_refused_in_json_and_the_next_one_is_served(served, exh
     exhibit.table(rows, columns=["request", "status", "refused", "next served"], title="refusals")
     taken = [name for name, _, is_refused, served_next in rows if not (is_refused and served_next)]
     says = exhibit.measured("bad requests that are not refused", taken, should_be=[])
-    assert all(served_next for *_, served_next in rows), "the next request got another answer"
+    assert all(served_next for *_, served_next in rows), (
+        "the answer after a disconnect differs from the library's"
+    )
     assert not taken, says
 
 
@@ -207,7 +213,9 @@ def test_an_unknown_model_is_no_model_and_the_served_one_stays(served, exhibit):
 
     says = exhibit.measured("status for an unknown model", answer.status, should_be=404)
 
-    assert following == served.library(served.encode("next"), 2).text, "the next answer is wrong"
+    assert following == served.library(served.encode("next"), 2).text, (
+        "the answer after the refused request differs from the library's"
+    )
     assert answer.status == 404, says
 
 

@@ -135,7 +135,9 @@ def test_requests_at_once_get_their_own_answers(served, exhibit):
         with ThreadPoolExecutor(crowd) as clients:
             texts = list(clients.map(ask, range(crowd)))
         rows += [(f"{crowd}: {prompt}", text, alone[prompt]) for prompt, text in zip(CROWD, texts)]
-    assert len(set(alone.values())) == len(alone), "two prompts have one answer: mixed up or not?"
+    assert len(set(alone.values())) == len(alone), (
+        "two prompts have the same answer, so a mix-up would not show"
+    )
     served.hold(exhibit, rows, "answers")
 
 

@@ -62,7 +62,7 @@ def test_a_stream_begins_long_before_it_ends(served, exhibit):
 
     says = exhibit.measured("share of the time before the first token", share, should_be="≤ 0.5")
 
-    assert len(times) >= TOKENS / 2, f"{len(times)} chunks: hardly a stream"
+    assert len(times) >= TOKENS / 2, f"chunks = {len(times)}, but should be at least {TOKENS / 2:g}"
     assert share <= 0.5, says
 
 

@@ -23,7 +23,7 @@ def test_a_directory_gives_the_logits_that_transformers_gives(directory, oracle,
     outcome = beside.outcome
     if outcome.ended in ("not built", "not loaded"):
         pytest.skip(f"{outcome.side} could not take it: {outcome.says}")
-    assert outcome.ended == "compared", f"{outcome.ended}: {outcome.says}"
+    assert outcome.ended == "compared", f"the comparison ended with {outcome.ended}: {outcome.says}"
     logits, stored = outcome.distances["logits"], outcome.distances["stored"]
     exhibit.table(
         [[tokens, each, stored[tokens]] for tokens, each in logits.items()],

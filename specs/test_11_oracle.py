@@ -98,7 +98,9 @@ def test_a_known_disagreement_is_the_one_that_its_mend_ends(mended, exhibit):
         name = f"{entry.mend} {entry.variant}".strip()
         before[name] = largest(apart, ["whole"])
         after[name] = largest(together, ways) if together.distances else math.inf
-        assert before[name] <= entry.at_most, f"more than is known: {entry}"
+        assert before[name] <= entry.at_most, (
+            f"difference = {before[name]:.2g}, but should be at most {entry.at_most:.2g}: {entry}"
+        )
     exhibit.table(
         [[mend, before[mend], after[mend]] for mend in before],
         columns=["mend", "distance as released", "mended"], title="before and after",
@@ -160,7 +162,9 @@ def test_what_one_side_cannot_do_is_told_with_its_error(exhibit):
     )
 
     assert ends == ["not built", "not loaded", "not built"], says
-    assert all(each.says for each in found.values()), "an end without its error"
+    assert all(each.says for each in found.values()), (
+        "a refused config is reported without the library's error"
+    )
 
 
 def write_the_older_keys(monkeypatch):

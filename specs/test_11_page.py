@@ -49,7 +49,9 @@ def test_the_page_opens_a_disagreement_from_the_models_row(tmp_path, exhibit):
 
     says = exhibit.measured("opened", opened, should_be=expected)
 
-    assert len(apart) == 3, f"{len(apart)} models part in the sample, but should be 3"
+    assert len(apart) == 3, (
+        f"{len(apart)} models in the sample differ from transformers, but should be 3"
+    )
     assert opened == expected, says
 
 

@@ -48,7 +48,9 @@ def test_measure_tells_what_a_rank_holds_and_how_often_ranks_add_up(
     assert "2 ranks decode" in said.out, said.out
     assert found == expected, says
     held = [(each["weights"] - copied) / (one[0]["weights"] - copied) for each in two]
-    assert all(0.5 <= part < 0.55 for part in held), f"parts of the layers held = {held}"
+    assert all(0.5 <= part < 0.55 for part in held), (
+        f"parts of the layers held = {held}, but should be 0.5 to 0.55"
+    )
     assert all(each["batch"] > 0 and each["rows"][0]["decode"][0] > 0 for each in two), two
 
 

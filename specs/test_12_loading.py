@@ -34,8 +34,10 @@ def test_the_embedded_model_on_3_ranks_is_the_whole_model(on_3_ranks, exhibit):
     found, bound = worst(each["logits"] for each in seen), min(each["bound"] for each in seen)
     says = exhibit.measured("largest distance from the whole's logits", found, should_be=bound)
 
-    assert len({each["digest"] for each in seen}) == 1, "the ranks' logits differ"
-    assert all(each["tokens"] == each["whole_tokens"] for each in seen), "tokens differ"
+    assert len({each["digest"] for each in seen}) == 1, "ranks hold different logits"
+    assert all(each["tokens"] == each["whole_tokens"] for each in seen), (
+        "a rank generates other tokens than the whole model"
+    )
     assert max(each["layer_share"] for each in seen) < 0.4, "a rank holds more than its part"
     assert found <= bound, says
 
@@ -78,7 +80,9 @@ def test_a_rank_of_a_pipeline_reads_the_weights_that_it_holds_and_no_others(
     found = max(each["read"] - each["bytes"] for each in seen)
     says = exhibit.measured("bytes read beyond those held", found, should_be=SPARE)
 
-    assert worst(each["logits"] for each in seen) == 0, "the pipeline is not the whole model"
+    assert worst(each["logits"] for each in seen) == 0, (
+        "logits of the pipeline differ from those of the whole model"
+    )
     assert min(each["whole_bytes"] - each["bytes"] for each in seen) > 2 * SPARE, (
         "too small to tell"
     )
@@ -102,7 +106,9 @@ def test_a_rank_without_the_model_is_named(missing_directory, exhibit):
     found, right = str(failed.value), f"Rank {last} raised FileNotFoundError: there is no model"
     says = exhibit.measured("what is said", found, should_be=right)
 
-    assert seconds <= LONGEST, f"it is said after {seconds:.1f} s, but should be in {LONGEST:g} s"
+    assert seconds <= LONGEST, (
+        f"time to the message = {seconds:.1f} s, but should be at most {LONGEST:g} s"
+    )
     assert found.startswith(right), says
 
 
@@ -130,6 +136,6 @@ def test_packed_shards_on_4_ranks_compute_what_the_whole_packed_model_computes(
     found, bound = worst(it for row in rows for it in row[2:5]), min(row[5] for row in rows)
     says = exhibit.measured("largest distance from the whole's logits", found, should_be=bound)
 
-    assert all(tokens), "a rank makes other tokens than the whole"
+    assert all(tokens), "a rank generates other tokens than the whole model"
     assert bits == [1] * len(rows), f"different logits among the ranks: {bits}"
     assert found <= bound, says

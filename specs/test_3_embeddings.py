@@ -66,7 +66,9 @@ def test_looking_a_token_up_gives_its_row_of_the_table(subject, exhibit):
         title="the first ten numbers of each embedding",
         row_axis="token", column_axis="dimension", unit="activation",
     )  # fmt: skip
-    assert seen.shape == (len(ids), subject.config["hidden_size"]), f"embeddings are {seen.shape}"
+    assert seen.shape == (len(ids), subject.config["hidden_size"]), (
+        f"shape of the embeddings = {seen.shape}"
+    )
     difference = np.abs(seen - expected).max()
 
     says = exhibit.measured("largest difference from the row", difference, should_be=0)

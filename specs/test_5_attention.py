@@ -238,7 +238,9 @@ def test_a_decode_step_attends_as_the_last_row_of_the_whole_map(subject, exhibit
     says = exhibit.measured("largest difference of a weight", missed, f"at most {allowed:.1e}")
 
     assert own.holds, own.says
-    assert pairs[0][0].shape[1:] == (1, len(IDS)), f"map of {pairs[0][0].shape}"
+    assert pairs[0][0].shape[1:] == (1, len(IDS)), (
+        f"shape of the map = {pairs[0][0].shape}, but should be (…, 1, {len(IDS)})"
+    )
     assert missed <= allowed, says
 
 

@@ -177,9 +177,13 @@ def test_prompts_start_with_the_bos_that_the_tokenizer_adds(embedded, exhibit):
 
     says = exhibit.measured("second loss over first loss, with a BOS", gain, "below 0.5")
 
-    assert rows[0][1] == tokens.encode(embedded.tokenizer, "Rust is a"), f"not the text: {rows[0]}"
+    assert rows[0][1] == tokens.encode(embedded.tokenizer, "Rust is a"), (
+        f"prompt without a BOS = {rows[0]}, but should be the text alone"
+    )
     assert gain < 0.5, says
-    assert rows[1][1] == [BOS, *rows[0][1]], f"not a BOS and the text: {rows[1][1]}"
+    assert rows[1][1] == [BOS, *rows[0][1]], (
+        f"prompt with a BOS = {rows[1][1]}, but should be a BOS and the text"
+    )
 
 
 def starts(subject):
@@ -251,7 +255,9 @@ def test_a_model_that_answers_otherwise_is_told_of_and_not_refuted(embedded, exh
 
     says = exhibit.measured("verdict on the base model", said, should_be="not run: …")
 
-    assert verdicts["as it is"] == "verified", f"as it is: {verdicts['as it is']}"
+    assert verdicts["as it is"] == "verified", (
+        f"verdict on the unchanged model = {verdicts['as it is']}"
+    )
     assert said.startswith("not run: smollm2-135m goes on with ' the'"), says
 
 

@@ -143,7 +143,7 @@ def test_input_that_cannot_be_traced_is_refused_in_one_sentence(exhibit):
 
     assert not wrong, says
     assert [layer.tolist() for layer in one.attention] == [[[[1.0]]] * 4] * 3, (
-        "one token sees itself"
+        "attention of a single token is not 1, but should be"
     )
     assert cache[0].offset == len(IDS), "a refused prompt must not be fed to the cache"
 
@@ -235,7 +235,9 @@ def test_attention_that_cannot_be_watched_is_said_and_not_guessed(exhibit, monke
         given[why] = [seen.attention[LAYER], counted.layers[LAYER]]
         unseen[why] = [seen.unseen, counted.unseen]
         missed = distances.distance(seen.logits, expected.logits)
-        assert missed <= tolerances.reordered(mx.float32, layers=3), f"{missed:.2g} off by hand"
+        assert missed <= tolerances.reordered(mx.float32, layers=3), (
+            f"difference from the logits worked out by hand = {missed:.2g}"
+        )
         assert [maps is None for maps in seen.attention] == [False, True, False]
     exhibit.table(
         [[why, str(said)] for why, (said, _) in unseen.items()], columns=["", "unseen"],
@@ -250,7 +252,9 @@ def test_attention_that_cannot_be_watched_is_said_and_not_guessed(exhibit, monke
     says = exhibit.measured("unobserved layers without a report", silent, should_be=[])
 
     assert not silent, says
-    assert not any(part is not None for parts in given.values() for part in parts), "a guessed map"
+    assert not any(part is not None for parts in given.values() for part in parts), (
+        "a map was returned for a layer that cannot be observed"
+    )
 
 
 def by_softmax(scores, axis):

@@ -90,7 +90,7 @@ def test_each_tensor_of_the_source_is_in_the_files_at_its_place(directory, refer
         ("; ".join(moved[:3]) or "none") + more, should_be="none",
     )  # fmt: skip
 
-    assert found, "no tensor is in the files of either"
+    assert found, "tensors in the files of both = 0, but should be some"
     assert not moved, says
 
 

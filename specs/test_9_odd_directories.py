@@ -94,7 +94,7 @@ def not_told(exhibit, tmp_path, cases):
         for case, directory in copies(tmp_path, {case: how for case, (how, _) in cases.items()})
     }
     show(exhibit, said)
-    assert told(tmp_path / "whole") == [], "something is said of a whole directory"
+    assert told(tmp_path / "whole") == [], "a complete directory is reported, but should not be"
     return {
         case: texts for case, texts in said.items()
         if len(texts) != 1 or cases[case][1] not in texts[0] or not is_one_sentence(texts[0])

@@ -22,6 +22,11 @@ class OnDisk:
 
 def assistants() -> list[OnDisk]:
     """Every model with weights for mlx-lm and a chat template, by name; nothing is fetched."""
+    return [each for each in _cached() if is_assistant(each.path)]
+
+
+def _cached() -> list[OnDisk]:
+    """What this suite and the hub's client keep, by name."""
     own = user_cache_path(OWN, appauthor=False)
     found = [OnDisk(path.name, path) for path in sorted(own.glob("*"))]
     try:
@@ -32,7 +37,7 @@ def assistants() -> list[OnDisk]:
         newest = max(repo.revisions, key=lambda each: each.last_modified, default=None)
         if repo.repo_type == "model" and newest is not None:
             found.append(OnDisk(repo.repo_id, newest.snapshot_path))
-    return [each for each in found if is_assistant(each.path)]
+    return found
 
 
 def is_assistant(path: Path) -> bool:
@@ -50,9 +55,10 @@ def is_assistant(path: Path) -> bool:
 def named(names: Sequence[str]) -> list[OnDisk]:
     """The models of these names: of `assistants`, or else a directory or file of that path.
 
-    Raises ValueError, in one sentence, for one that is not on this disk.
+    Raises ValueError for one that is not on this disk, or no assistant, with those that are.
     """
-    known = {each.name: each for each in assistants()}
+    cached = {each.name: each for each in _cached()}
+    known = {name: each for name, each in cached.items() if is_assistant(each.path)}
     found = []
     for name in names:
         path = Path(name).expanduser()
@@ -61,8 +67,10 @@ def named(names: Sequence[str]) -> list[OnDisk]:
         elif path.exists():
             found.append(OnDisk(name, path))
         else:
+            lack = "cannot be asked: it lacks a chat template or weights for mlx-lm"
+            why = lack if name in cached else "is not on this disk"
             there = ", ".join(known) or "none"
-            raise ValueError(f"{name} is not on this disk; assistants that are: {there}.")
+            raise ValueError(f"{name} {why}; assistants on this disk: {there}.")
     return found
 
 
