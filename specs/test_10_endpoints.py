@@ -119,7 +119,9 @@ def handler(answers):
 
 @contextmanager
 def answering(answers) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler(answers)) as http:
+    """A server on loopback. `answers`: as for `handler`, or a handler."""
+    answers = handler(answers) if isinstance(answers, dict) else answers
+    with ThreadingHTTPServer(("127.0.0.1", 0), answers) as http:
         Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
@@ -207,3 +209,56 @@ def test_an_endpoint_is_held_to_what_the_protocol_says(served, tmp_path, exhibit
         "a claim beyond the endpoint's protocol was run"
     )
     assert verified == list(HELD), says
+
+
+ASKED = ("10.1", "10.2", "10.6")
+LASTS = 2  # requests that are answered, those that examine it: then the server ends
+TEXTS = (200, json.dumps({"choices": [{"text": "a", "finish_reason": "stop"}], "usage": {}}))
+
+
+def dying():
+    """A handler that answers a few requests, closes the connection at the next, and listens no
+    more."""
+    answers, asked = handler({MODELS: ONE, CHAT: CHATS, COMPLETIONS: TEXTS}), []
+
+    class Dies(answers):
+        def do_POST(self):
+            asked.append(self.path)
+            if len(asked) <= LASTS:
+                return self.do_GET()
+            self.server.shutdown()
+            self.server.socket.close()
+
+    return Dies
+
+
+def stay_and_answer_wrongly(monkeypatch):
+    monkeypatch.setattr(f"{__name__}.LASTS", 10**6)
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.159", falsifier=stay_and_answer_wrongly)
+def test_a_server_that_ends_fails_one_claim_in_one_sentence_and_the_rest_is_not_run(
+    served, tmp_path, exhibit
+):
+    """An endpoint that ends at its third request, and three claims about it."""
+    report = tmp_path / "results.json"
+    with answering(dying()) as url:
+        run = start_pytest(
+            "specs", "--endpoint", url, "--model", served.path, "--claim", ",".join(ASKED),
+            "--report", report,
+        )  # fmt: skip
+        said, _ = run.communicate()
+    rows = [
+        (row["id"], row["verdict"], row.get("reason") or "")
+        for row in claims_in(report)
+        if row["id"] in ASKED
+    ]
+    exhibit.table(rows, columns=["claim", "verdict", "reason"], title="an endpoint that ends")
+    verdicts = sorted(verdict for _, verdict, _ in rows)
+
+    says = exhibit.measured("verdicts", verdicts, should_be=["not run", "not run", "refuted"])
+
+    assert run.returncode == 1, f"exit code = {run.returncode}, but should be 1"
+    assert "exception" not in said, f"not in one sentence: {said}"
+    assert verdicts == ["not run", "not run", "refuted"], says

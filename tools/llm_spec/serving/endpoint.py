@@ -1,5 +1,6 @@
 """Another server of the OpenAI protocol, somewhere: what it lists, and what it offers."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,6 +17,9 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+CONNECTING = 5.0  # seconds
+
+
 class NotAnEndpoint(Exception):
     """No server of the OpenAI protocol is there. The text says what is, in one sentence."""
 
@@ -30,6 +34,17 @@ class Endpoint:
     """The name under which it serves the model."""
     lacking: Mapping[str, str]
     """A sentence for each path that it does not offer."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether something listens there."""
+        where = urlsplit(self.url)
+        port = where.port or (443 if where.scheme == "https" else 80)
+        try:
+            socket.create_connection((where.hostname or "", port), timeout=CONNECTING).close()
+        except OSError:
+            return False
+        return True
 
     def client(self, **options: Any) -> Client:
         """A client that asks for this model, greedily where a request says nothing else."""
