@@ -69,10 +69,10 @@ def saved_by_other_bases(model: nn.Module, token_ids: list[int]) -> dict[str, Sa
     if not kinds:
         return {}
     before, found = _bits(model, token_ids), {}
-    for base, modules in kinds.items():
+    for kind, modules in kinds.items():
         for factor in FACTORS:
             with _base_times(modules, factor):
-                found[f"{base} × {factor:g}"] = _saved(before, _bits(model, token_ids))
+                found[f"{kind} × {factor:g}"] = _saved(before, _bits(model, token_ids))
     return found
 
 
@@ -108,7 +108,8 @@ def _base(module: Any) -> float | None:
         return float(module.base)
     waves = getattr(module, "_freqs", None)
     if isinstance(waves, mx.array) and waves.ndim == 1 and hasattr(module, "dims"):
-        return float(waves[1].item()) ** len(waves) if len(waves) > 1 else None
+        wavelengths: Any = waves.tolist()
+        return float(wavelengths[1] ** len(waves)) if len(waves) > 1 else None
     return None
 
 
