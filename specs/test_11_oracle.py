@@ -18,11 +18,12 @@ from fixtures.oracle.mends import activations, faults
 from fixtures.oracle.paired import Paired, need_torch
 from fixtures.oracle.verdict import compared, hold, largest, show, show_parting
 from llm_spec.numerics.distances import worst
+from llm_spec.numerics.units import show_bytes
 from llm_spec.oracle import processes
 from llm_spec.oracle.pair import BOUND, Pair
 
-GROSS = 1e-2  # what a planted fault must show at least
 STEPPED = ("cached", "chunked")
+MEMORY = 700e6  # bytes: what a comparison may hold at its peak, imports and all
 
 
 def turn_by_half_the_base(paired):
@@ -45,6 +46,24 @@ def test_fed_through_a_cache_mlx_lm_computes_the_logits_of_transformers(paired, 
     """Token by token and in chunks of 10, which divide no window and no prompt."""
     outcome = compared(paired.model_type, paired.outcome, exhibit)
     hold(outcome, STEPPED, known.disagreement_of(paired.model_type), exhibit, paired.of)
+
+
+def hold_much_memory(paired):
+    return {"paired": paired.under(faults.much_memory_is_held)}
+
+
+@pytest.mark.claim(id="11.13", falsifier=hold_much_memory)
+def test_a_comparison_fits_beside_others_in_memory(paired, exhibit):
+    """The peak of the process that compares, with both libraries imported and both models made."""
+    outcome = paired.outcome
+    exhibit.table(
+        [[paired.model_type, outcome.ended, show_bytes(outcome.peak_memory)]],
+        columns=["model type", "ended", "peak of its memory"], title="what a comparison takes",
+    )  # fmt: skip
+    found = outcome.peak_memory
+    says = exhibit.measured("peak of a comparison's memory, bytes", found, should_be=MEMORY)
+
+    assert 0 < found <= MEMORY, f"{says} [{paired.model_type}: {outcome.ended}]"
 
 
 def take_padding_for_tokens(paired):

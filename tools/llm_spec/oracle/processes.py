@@ -40,23 +40,37 @@ def compare_directory_apart(
 def run_apart(function: Callable[..., Outcome], *arguments: Any, limit: float = SECONDS) -> Outcome:
     """The outcome that a function of a module gives in a process of its own; "crashed" where the
     process ends without one, or takes longer than the limit in seconds."""
+    started = time.monotonic()
+    try:
+        outcome: Outcome = call_apart(_measured, function, *arguments, limit=limit)
+    except Crashed as error:
+        outcome = Outcome("crashed", str(error))
+    return replace(outcome, seconds=time.monotonic() - started)
+
+
+class Crashed(Exception):
+    """A process that ended, or was ended, without an answer: how, in one clause."""
+
+
+def call_apart(function: Callable[..., Any], *arguments: Any, limit: float = SECONDS) -> Any:
+    """What a function of a module returns in a process of its own. Raises `Crashed` where the
+    process ends without that, or takes longer than the limit in seconds."""
     _context.set_forkserver_preload(PRELOADED)
     receiver, sender = _context.Pipe(duplex=False)
     process = _context.Process(target=_run, args=(sender, function, *arguments))
     started = time.monotonic()
     process.start()
     sender.close()
-    outcome = None
+    answer: tuple[Any, ...] = ()
     if connection.wait([receiver], timeout=limit):
         with contextlib.suppress(EOFError):
-            outcome = receiver.recv()
+            answer = (receiver.recv(),)
     else:
         process.kill()
     process.join()
-    seconds = time.monotonic() - started
-    if outcome is None:
-        outcome = Outcome("crashed", _how(process.exitcode, seconds, limit))
-    return replace(outcome, seconds=seconds)
+    if not answer:
+        raise Crashed(_how(process.exitcode, time.monotonic() - started, limit))
+    return answer[0]
 
 
 def _how(code: int | None, seconds: float, limit: float) -> str:
@@ -66,14 +80,18 @@ def _how(code: int | None, seconds: float, limit: float) -> str:
     return f"the process ended with {how} and told nothing"
 
 
-def _run(sender: connection.Connection, function: Callable[..., Outcome], *given: Any) -> None:
-    silence = os.open(os.devnull, os.O_WRONLY)  # progress bars and warnings of both libraries
+def _run(sender: connection.Connection, function: Callable[..., Any], *given: Any) -> None:
+    silence = os.open(os.devnull, os.O_WRONLY)  # progress bars and warnings of the libraries
     os.dup2(silence, 1)
     os.dup2(silence, 2)
+    sender.send(function(*given))
+
+
+def _measured(function: Callable[..., Outcome], *given: Any) -> Outcome:
     outcome = function(*given)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak *= 1 if sys.platform == "darwin" else 1024  # kilobytes on Linux
-    sender.send(replace(outcome, peak_memory=peak))
+    return replace(outcome, peak_memory=peak)
 
 
 def _compare(pair: Pair, mend: Mend | None, asked: dict[str, Any]) -> Outcome:
