@@ -15,7 +15,7 @@ from fixtures.synthetic.served_directory import WINDOW
 from llm_spec.numerics.distances import distance, worst
 from llm_spec.serving import Server
 
-TOKENS = 8
+TOKENS = 6
 TAMPERED = (sys.executable, "-m", "fixtures.doubles.tampered_server")
 CLOSE = 1e-4  # of logprobs, in float32: a cached prefix and a whole prompt are added in two orders
 LONG = "once upon a time there was a cat that sat on the mat all day "
