@@ -83,6 +83,25 @@ def test_weights_are_packed_as_the_configuration_says(directory, exhibit):
     assert not problem, says
 
 
+def store_a_head_beside_a_tied_one(directory, tmp_path):
+    path = copied(directory, tmp_path / "own-head")
+    setting(tie_word_embeddings=True)(path)
+    head = {"lm_head.weight": mx.ones((2, 4), mx.float16)}
+    mx.save_safetensors(str(path / "model-head.safetensors"), head)
+    return as_subject(directory, path)
+
+
+@pytest.mark.claim(id="9.175", falsifier=store_a_head_beside_a_tied_one)
+def test_a_stored_head_is_used(directory, exhibit):
+    """A tied head is the embedding's copy, or is not stored: mlx-lm drops what the files hold."""
+    problem = problems_of(directory).get("head")
+    exhibit.text(problem or "the head is used, or not stored", title="head")
+
+    says = exhibit.measured("a stored head", problem or "used", should_be="used")
+
+    assert not problem, says
+
+
 def reach_for_python(directory, tmp_path):
     path = copied(directory, tmp_path / "reaching")
     setting("tokenizer_config.json", chat_template="{{ messages.__class__.__mro__ }}")(path)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_spec.directory import config as config_file
-from llm_spec.directory import files, generation, weights
+from llm_spec.directory import files, generation, template_files, weights
 from llm_spec.directory.errors import BadModel
 from llm_spec.directory.probe import TEXT_STAGES, run_probe
 from llm_spec.directory.weights import check_room
@@ -36,7 +36,7 @@ class ModelDirectory:
     `path` is a view of `source`: copies of its small files and links to its weights, without any
     code, so that nothing can be imported from it and nothing that is parsed changes under the
     reader. `problems` are sentences about what the model can be checked without: its
-    "packing", "tokenizer", "vocabulary" and "chat template" (which the view then leaves out).
+    "packing", "head", "tokenizer", "vocabulary" and "chat template" (which the view leaves out).
     """
 
     source: Path
@@ -84,7 +84,7 @@ def inspect_directory(
     on_stage("files")
     found = files.find(source)
     config = config_file.read(found, to_load=needs_model)
-    notes = generation.check(found, config)
+    notes = [*generation.check(found, config), *template_files.check(found)]
     held = weights.check(found, config, free=free, unpacked=unpacked)
     files.view(found, into)
     try:

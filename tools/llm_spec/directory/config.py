@@ -22,6 +22,7 @@ MOST = {
     r"(num|n)_(local_|routed_)?experts": 100_000,
     "max_position_embeddings": 1_000_000_000,
 }
+NUMBERS = re.compile(r".*(_eps|epsilon|theta|_factor|multiplier|softcapping)")
 MAY_BE_ZERO = re.compile(r".*experts|.*kv_heads|.*key_value_heads|.*moe.*")
 
 
@@ -40,6 +41,8 @@ def read(found: Files, *, to_load: bool = True) -> dict[str, Any]:
         _check_type(content)
     for key, value in _sizes(content):
         _check_size(key, value)
+        if isinstance(value, str) and NUMBERS.fullmatch(key):
+            raise BadModel(f"config.json: {key} should be a number, but is {quoted(value)}.")
     packing.check(content)
     generation.check_ends("config.json", content)
     return content

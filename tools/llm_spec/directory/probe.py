@@ -22,6 +22,7 @@ STAGES = {
     "importing": Stage("mlx-lm", None, 120),
     "model": Stage("config.json and the weights", None, 60),
     "packing": Stage("what config.json says of packing", "packing", 10),
+    "head": Stage("the head of the model", "head", 60),
     "tokenizer": Stage("tokenizer.json and its like", "tokenizer", 60),
     "vocabulary": Stage("the vocabulary of tokenizer.json", "vocabulary", 10),
     "chat template": Stage("the chat template of tokenizer_config.json", "chat template", 10),
@@ -51,7 +52,7 @@ def run_probe(
         problem = STAGES[stage].problem
         if stage == "model" and not needs_model:
             problems["model"] = failure
-            skip += ["model", "packing", "vocabulary"]
+            skip += ["model", "packing", "head", "vocabulary"]
             continue
         if problem is None:
             raise BadModel(failure)

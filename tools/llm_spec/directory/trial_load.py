@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llm_spec.directory import generation, packing
+from llm_spec.directory import generation, head, packing
 from llm_spec.directory.child import channel, tell
 from llm_spec.directory.errors import BadModel, reason
 from llm_spec.directory.explanation import explain, weight_files
@@ -60,6 +60,7 @@ def main(view: Path, skip: list[str], say: Callable[[dict[str, Any]], None]) -> 
 
     stages: dict[str, Callable[[], None]] = {
         "packing": lambda: check_packing(model, view),
+        "head": lambda: check_head(model, view),
         "tokenizer": load,
         "vocabulary": lambda: check_vocabulary(loaded["tokenizer"], model, view),
         "chat template": lambda: check_template(loaded["tokenizer"], view),
@@ -151,6 +152,12 @@ def check_packing(model: Any, view: Path) -> None:
     modules = {path: each for path, each in model.named_modules() if "scales" in each}
     content = json.loads((view / "config.json").read_text(encoding="utf-8"))
     if said := packing.held(content, modules):
+        raise BadModel(said)
+
+
+def check_head(model: Any, view: Path) -> None:
+    """A stored head must be one that the model uses."""
+    if said := head.unused(view, model):
         raise BadModel(said)
 
 

@@ -8,12 +8,14 @@ A file from the network may claim anything, so every claim is checked before it 
 import json
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 # The format's reference implementation refuses longer headers, too.
 LONGEST_HEADER = 100_000_000
 MOST_AXES = 32
+PIECE = 1 << 20  # bytes
 
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
@@ -45,6 +47,16 @@ class Header:
     def data_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(tensor.bytes for tensor in self.tensors.values())
+
+
+def data_of(path: Path, name: str) -> Iterator[bytes]:
+    """The bytes of one tensor of a file whose header was checked, a mebibyte at a time."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        start, end = json.loads(file.read(length))[name]["data_offsets"]
+        file.seek(8 + length + start)
+        for at in range(start, end, PIECE):
+            yield file.read(min(PIECE, end - at))
 
 
 def read_header(path: Path) -> Header:

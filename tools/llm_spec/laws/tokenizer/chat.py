@@ -69,6 +69,27 @@ def a_reply_ends(tokenizer: Any) -> Finding:
 
 
 @of_a_chat
+def an_end_opens_no_reply(tokenizer: Any) -> Finding:
+    """No id that ends a text stands in what invites a reply, but for what closes the turn before.
+
+    Where the ids of markers were mixed up, the marker that begins a turn ends the text.
+    """
+    finished = chat(tokenizer, *TURNS[:2])
+    prompt = chat(tokenizer, *TURNS[:1], add_generation_prompt=True)
+    if lacking := missing(finished, TURNS[:2]) or missing(prompt, TURNS[:1]):
+        return lacking
+    closing, opening = (
+        tokenizer.encode(between(text, said), add_special_tokens=False)
+        for text, said in ((finished, ANSWERS), (prompt, ASKS))
+    )
+    if not opening:
+        return not_applicable("its chat template writes nothing before a reply")
+    ends = sorted(set(tokenizer.eos_token_ids) & set(opening) - set(closing))
+    told = [f"{end} ({tokenizer.decode([end])!r})" for end in ends]
+    return same("ids that end a text and open a reply", told, [])
+
+
+@of_a_chat
 def markers_are_tokens(tokenizer: Any) -> Finding:
     """A marker that the chat template writes is one token if the vocabulary holds the marker.
 
@@ -161,6 +182,7 @@ def between(text: str, before: str, after: str | None = None) -> str:
 CHAT_LAWS = (
     a_chat_keeps_what_was_said,
     a_reply_ends,
+    an_end_opens_no_reply,
     a_prompt_invites_a_reply,
     markers_are_tokens,
 )
