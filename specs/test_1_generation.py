@@ -1,13 +1,8 @@
-"""Experiment 1: what generation really is: greedy, streamed, stopped, timed, and at home."""
+"""Experiment 1: what generation really is: greedy, streamed and stopped."""
 
-import contextlib
 import importlib
-import io
 import itertools
-import socket
 import sys
-import time
-from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx_lm
@@ -18,10 +13,10 @@ from mlx_lm.tokenizer_utils import BPEStreamingDetokenizer, TokenizerWrapper
 
 from fixtures.doubles.sentencepiece import in_sentencepiece
 from fixtures.doubles.tampered import TamperedModel
-from fixtures.models import subjects
 from fixtures.texts import prompts, strings
 from llm_spec.laws.tokenizer.text import streamed
-from llm_spec.model import release, tokens
+from llm_spec.ledger.evidence import Exhibits
+from llm_spec.model import tokens
 
 # The package exports a function of the same name, which hides the module from `import … as`.
 cli = importlib.import_module("mlx_lm.generate")
@@ -29,10 +24,17 @@ cli = importlib.import_module("mlx_lm.generate")
 N_TOKENS = 8  # long enough to leave the prompt behind, short enough for a slow CPU
 
 
-def generate(subject, prompt, max_tokens=N_TOKENS, tokenizer=None):
+def generate(subject, prompt, tokenizer):
     """Greedy generation: one of mlx_lm's responses per token."""
-    tokenizer = tokenizer or subject.tokenizer
-    return list(mlx_lm.stream_generate(subject.model, tokenizer, prompt, max_tokens=max_tokens))
+    return list(mlx_lm.stream_generate(subject.model, tokenizer, prompt, max_tokens=N_TOKENS))
+
+
+def ending_with(tokenizer, *eos):
+    """`tokenizer` whose texts end with the ids `eos` alone. Without one they go on, where a model
+    would answer in one token."""
+    same = TokenizerWrapper(tokenizer._tokenizer, lambda _: tokenizer.detokenizer)
+    same._eos_token_ids = set(eos)
+    return same
 
 
 def prefer_another_token_each_time(trained):
@@ -47,12 +49,14 @@ def prefer_another_token_each_time(trained):
 @pytest.mark.claim(id="1.1", falsifier=prefer_another_token_each_time)
 def test_greedy_generation_is_deterministic(trained, exhibit):
     """Tokens and log-probabilities of two runs; one token over and over would prove nothing."""
-    first, second = (generate(trained, prompts.FIRST_PROMPT) for _ in range(2))
+    endless = ending_with(trained.tokenizer)
+    first, second = (generate(trained, prompts.FIRST_PROMPT, endless) for _ in range(2))
     show_generation(exhibit, trained, prompts.FIRST_PROMPT, first)
     ids = [[response.token for response in run] for run in (first, second)]
     same = sum(a == b for a, b in zip(*ids, strict=True))
 
-    assert len(set(ids[0])) > 2, f"{ids[0]} repeats itself too much to show anything"
+    if len(set(ids[0])) < 3:
+        pytest.skip(f"{trained.name} goes on with {ids[0]}, too few tokens to show anything")
     says = exhibit.measured("tokens equal in both runs", same, should_be=len(first))
     assert same == len(first), says
 
@@ -85,7 +89,8 @@ def take_the_second_best(monkeypatch):
 def test_each_token_is_the_argmax_of_the_logits_before_it(trained, exhibit):
     """One forward pass over the whole text, without a cache, predicts each generated token."""
     prompt = tokens.prompt(trained.tokenizer, prompts.PREDICTION_PROMPT)
-    generated = [response.token for response in generate(trained, prompt)]
+    run = generate(trained, prompt, ending_with(trained.tokenizer))
+    generated = [response.token for response in run]
     logits = trained.model(mx.array([prompt + generated]))[0]  # (tokens, vocabulary)
     expected = mx.argmax(logits[len(prompt) - 1 : -1], axis=-1).tolist()
     exhibit.table(
@@ -164,11 +169,11 @@ def test_generation_stops_at_the_first_eos(trained, exhibit):
 
 def stopped(subject):
     """Ids generated without an EOS; finish reason and text with one as EOS; what both should be."""
-    free = [response.token for response in generate(subject, prompts.FIRST_PROMPT)]
-    eos = free[N_TOKENS // 2]
     tokenizer = subject.tokenizer
-    ends = TokenizerWrapper(tokenizer._tokenizer, lambda _: tokenizer.detokenizer, [eos])
-    run = generate(subject, prompts.FIRST_PROMPT, tokenizer=ends)
+    run = generate(subject, prompts.FIRST_PROMPT, ending_with(tokenizer))
+    free = [response.token for response in run]
+    eos = free[N_TOKENS // 2]
+    run = generate(subject, prompts.FIRST_PROMPT, ending_with(tokenizer, eos))
     outcome = run[-1].finish_reason, "".join(response.text for response in run)
     return free, outcome, ("stop", due(tokenizer, free[: free.index(eos)]))
 
@@ -199,102 +204,42 @@ def test_a_sentencepiece_tokenizer_streams_and_stops_as_claimed(models, exhibit)
     assert seen == ([], expected), says
 
 
-def ignore_the_template(monkeypatch):
-    setup = cli.setup_arg_parser
+def stop_at_the_models_own_end(monkeypatch):
+    def also_its_own(tokenizer, *eos):
+        ends = {*tokenizer.eos_token_ids, *eos}
+        return TokenizerWrapper(tokenizer._tokenizer, lambda _: tokenizer.detokenizer, ends)
 
-    def ignoring():
-        parser = setup()
-        parser.set_defaults(ignore_chat_template=True)
-        return parser
-
-    monkeypatch.setattr(cli, "setup_arg_parser", ignoring)
+    monkeypatch.setattr(sys.modules[__name__], "ending_with", also_its_own)
 
 
-@pytest.mark.claim(id="1.5", falsifier=ignore_the_template)
-def test_the_command_line_speaks_through_the_chat_template(trained, exhibit, monkeypatch):
-    """`mlx_lm.generate --prompt …` prints the answer to the templated prompt, not the bare one."""
-    if not release.has_chat_template(trained.tokenizer):
-        pytest.skip(f"{trained.name} has no chat template")
-    message = [{"role": "user", "content": prompts.CLI_PROMPT}]
-    chat = trained.tokenizer.apply_chat_template(message, add_generation_prompt=True)
-    bare, templated = (
-        "".join(r.text for r in generate(trained, prompt)) for prompt in (prompts.CLI_PROMPT, chat)
-    )
-    printed = run_the_command_line(trained, monkeypatch)
-    exhibit.table(
-        [["bare prompt", bare], ["through the template", templated], ["command line", printed]],
-        columns=["", "text"], title=prompts.CLI_PROMPT,
-    )  # fmt: skip
-
-    assert bare != templated, "answers with and without the template are equal, but should differ"
-    says = exhibit.measured("the command line prints", repr(printed), should_be=repr(templated))
-    assert printed == templated, says
+OF_GENERATION = (
+    test_greedy_generation_is_deterministic,
+    test_each_token_is_the_argmax_of_the_logits_before_it,
+    test_generation_stops_at_the_first_eos,
+)
 
 
-def run_the_command_line(subject, monkeypatch):
-    arguments = ["mlx_lm.generate", "--model", str(subject.path), "--prompt", prompts.CLI_PROMPT]
-    options = ["--max-tokens", str(N_TOKENS), "--verbose", "False"]
-    monkeypatch.setattr(sys, "argv", arguments + options)
+@pytest.mark.claim(id="0.165", falsifier=stop_at_the_models_own_end)
+def test_a_model_that_answers_in_one_token_is_held_to_the_same_claims(embedded, exhibit):
+    """SmolLM2, for which the first token of an answer ends it, as a classifier answers."""
+    eos = next(r.token for r in generate(embedded, prompts.FIRST_PROMPT, embedded.tokenizer))
+    brief = embedded.replacing(tokenizer=ending_with(embedded.tokenizer, eos))
+    answer = generate(brief, prompts.FIRST_PROMPT, brief.tokenizer)
+    verdicts = {spec.__name__: verdict_of(spec, brief) for spec in OF_GENERATION}
+    exhibit.table(list(verdicts.items()), columns=["spec", "verdict"], title="a brief model")
 
-    # The command loads its own model; it is given the one that is loaded already.
-    own = (subject.model, subject.tokenizer, {})
-    monkeypatch.setattr(cli, "load", lambda *_, return_config=False, **__: own[: 2 + return_config])
-    with contextlib.redirect_stdout(io.StringIO()) as output:
-        cli.main()
-    return output.getvalue().rstrip("\n")
+    seen = set(verdicts.values())
 
+    says = exhibit.measured("verdicts on the brief model", seen, should_be={"verified"})
 
-def run_the_clock_double(monkeypatch):
-    monkeypatch.setattr(cli, "time", SimpleNamespace(perf_counter=lambda: 2 * time.perf_counter()))
-
-
-@pytest.mark.claim(id="1.6", falsifier=run_the_clock_double)
-def test_reported_speed_agrees_with_the_wall_clock(trained, exhibit):
-    """Tokens divided by the two reported rates are the seconds that mlx-lm counted."""
-    start = time.perf_counter()
-    last = generate(trained, prompts.FIRST_PROMPT)[-1]
-    elapsed = time.perf_counter() - start
-    reported = last.prompt_tokens / last.prompt_tps + last.generation_tokens / last.generation_tps
-    exhibit.table(
-        [["prompt", last.prompt_tokens, last.prompt_tps],
-         ["generation", last.generation_tokens, last.generation_tps]],
-        columns=["phase", "tokens", "tokens per second"],
-        title="what mlx-lm reports",
-    )  # fmt: skip
-    share = reported / elapsed
-
-    says = exhibit.measured("reported over elapsed time", share, should_be="0.9 to 1")
-
-    assert 0.9 <= share <= 1, says
+    assert len(answer) == 1, f"the answer has {len(answer)} tokens, but should have 1"
+    assert seen == {"verified"}, says
 
 
-def call_home(monkeypatch):
-    load_config = subjects.mlx_lm_utils.load_config
-
-    def calling(path):
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", 9), timeout=0.1)
-        return load_config(path)
-
-    monkeypatch.setattr(subjects.mlx_lm_utils, "load_config", calling)
-
-
-@pytest.mark.claim(id="1.7", falsifier=call_home)
-def test_a_cached_model_loads_and_answers_without_the_network(trained, exhibit, monkeypatch):
-    """Attempts to open a connection fail and are counted while a fresh copy loads and answers."""
-    attempts = []
-
-    def refuse(*address, **_):
-        attempts.append(address)
-        raise OSError("the network is closed for this spec")
-
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    fresh = trained.unloaded()
-    answer = generate(fresh, prompts.PREDICTION_PROMPT, max_tokens=1)
-    exhibit.text("".join(response.text for response in answer), title="answer of the fresh copy")
-
-    says = exhibit.measured("network calls", len(attempts), should_be=0)
-
-    assert not attempts, says
+def verdict_of(spec, subject):
+    silent = Exhibits(lambda record: None, subject.name, pytest.skip)
+    try:
+        spec(subject, silent)
+    except (pytest.skip.Exception, AssertionError, IndexError) as outcome:
+        return f"{type(outcome).__name__}: {outcome}"
+    return "verified"

@@ -1,5 +1,7 @@
 """Experiment 8: how quantised weights are stored, and how far they are rounded."""
 
+import sys
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -153,6 +155,18 @@ def test_a_weight_is_its_code_times_the_scale_plus_the_bias(trained, exhibit):
     assert sum(wrong.values()) == 0, says
 
 
+WORDS = 2**14  # that are compared: of the 80 million of a large embedding many repeat by chance
+
+
+def some_rows(words):
+    """Rows of a packed matrix from all over it, with about `WORDS` words."""
+    return words[:: max(1, words.size // WORDS)]
+
+
+def repeats_in(words):
+    return 1 - len(np.unique(np.array(words))) / words.size
+
+
 def store_one_value(trained):
     layer = nn.QuantizedLinear(64, 64, bits=4)
     layer.weight = mx.zeros_like(layer.weight)
@@ -165,9 +179,9 @@ def test_the_printed_words_hardly_repeat_and_only_a_group_has_few_values(trained
     module = next((m for m in packed_matrices(trained).values() if m.bits == 4), None)
     if module is None:
         pytest.skip("this model stores no matrix at 4 bits")
-    words = np.array(module.weight)
-    repeats = 1 - len(np.unique(words)) / words.size
-    codes = np.sort(quantisation.unpack(module.weight, 4).reshape(-1, module.group_size))
+    words = some_rows(module.weight)
+    repeats = repeats_in(words)
+    codes = np.sort(quantisation.unpack(words, 4).reshape(-1, module.group_size))
     levels = 1 + (np.diff(codes) > 0).sum(-1)  # (groups,)
     exhibit.bars(
         {str(n): int((levels == n).sum()) for n in range(1, 17)},
@@ -181,6 +195,28 @@ def test_the_printed_words_hardly_repeat_and_only_a_group_has_few_values(trained
 
     assert repeats < 0.1, says
     assert levels.max() <= 16, says
+
+
+def compare_every_word(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "WORDS", 2**40)
+
+
+@pytest.mark.claim(id="0.164", falsifier=compare_every_word)
+def test_words_that_repeat_by_chance_in_a_large_matrix_refute_nothing(exhibit):
+    """Two million words of random weights with long tails, as embeddings have them."""
+    normal = mx.random.normal((2**13, 2048), key=mx.random.key(0))
+    words = mx.quantize(normal * mx.abs(normal), 64, 4)[0]
+    compared = some_rows(words)
+    of_all, of_some = repeats_in(words), repeats_in(compared)
+    exhibit.table(
+        [["all", words.size, of_all], ["compared", compared.size, of_some]],
+        columns=["words", "number", "share of repeats"], title="a large matrix at 4 bits",
+    )  # fmt: skip
+
+    says = exhibit.measured("share of repeats that claim 8.5 sees", of_some, "under 0.1")
+
+    assert of_all > 0.1, f"of all words {of_all:.2f} repeat, but should be over 0.1"
+    assert of_some < 0.1, says
 
 
 # ── How far it rounds ─────────────────────────────────────────────────────────────────────────
