@@ -247,8 +247,8 @@ def advice(
         if (ceiling := v.ceiling(machine, context))
     }
     said = [
-        "Speeds are ceilings: bandwidth over the bytes that each token must read. Reckon with "
-        f"{share:g} % of them (--share); `llm-spec measure` says what this machine reaches."
+        "Speeds are ceilings: bandwidth over the bytes that each token must read. Expect "
+        f"{share:g} % of them (--share); `llm-spec measure` tells what this machine reaches."
     ]
     fitting = [v for v in found if id(v) in expected]
     wanted = f"{speed:g} tokens per second after {context:,} tokens"
@@ -257,12 +257,12 @@ def advice(
         key=lambda v: (v.parameters, v.bits),
         default=None,
     ):
-        reckoned = f"{expected[id(best)]:.3g} tokens per second to be expected"
-        return [*said, f"For {wanted}: {_about(machine, best)}; {reckoned}."]
+        expect = f"expect {expected[id(best)]:.3g} tokens per second"
+        return [*said, f"For {wanted}: {_about(machine, best)}; {expect}."]
     if fitting:
         fastest = max(fitting, key=lambda v: expected[id(v)])
-        reckoned = f"makes {expected[id(fastest)]:.3g}"
-        return [*said, f"None is to be expected to make {wanted}; {_visible(fastest)} {reckoned}."]
+        reaches = f"the fastest, {_visible(fastest)}, about {expected[id(fastest)]:.3g}"
+        return [*said, f"No listed model that fits reaches {wanted}; {reaches}."]
     return said
 
 
