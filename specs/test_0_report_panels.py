@@ -251,7 +251,7 @@ EDGES = """() => {
   pen.font = getComputedStyle(select).font;
   const longest = Math.max(...[...select.options].map((it) => pen.measureText(it.text).width));
   return { column: Math.round(cut(lens.rows[0].lastElementChild)), name: Math.round(longest - select.clientWidth),
-           overflow: document.documentElement.scrollWidth - innerWidth };
+           overflow: document.documentElement.scrollWidth - screen.width };
 }"""  # noqa: E501
 
 

@@ -128,7 +128,7 @@ def verdict_on(judged: Mapping[str, Any]) -> Sequence[RenderableType]:
     if others := [entry["claim"] for entry in refuted[WORST:]]:
         lines.append(_one_line(f"  also refuted: {', '.join(others)}"))
     if near := [f"{e['claim']} at {e['ratio']:.0%}" for e in judged["nearest"]]:
-        lines.append(_one_line(f"  kept, and nearest to its bound: {', '.join(near)}", "dim"))
+        lines.append(_one_line(f"  verified, nearest to the bound: {', '.join(near)}", "dim"))
     if judged["again"]:
         lines.append(Padding(Text(f"evidence: {visible(judged['again'])}"), (0, 0, 0, 2)))
     return lines
