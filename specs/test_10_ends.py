@@ -17,10 +17,13 @@ def stops_of(served, ids):
     encode, decode = served.tokenizer.encode, served.tokenizer.decode
 
     def written(first, last):
-        """The text of some tokens, where it is encoded to them and stands in no text before."""
-        text = decode(ids[first:last])
-        is_so = encode(text, add_special_tokens=False) == ids[first:last]
-        return text if is_so and text.strip() and text not in decode(ids[: last - 1]) else None
+        """The text of some tokens, where it is encoded to them and stands in no text before, which
+        does not end as it begins either: claim 10.58."""
+        text, before = decode(ids[first:last]), decode(ids[:first])
+        is_so = encode(text, add_special_tokens=False) == ids[first:last] and text.strip()
+        is_first = text not in decode(ids[: last - 1])
+        starts = any(before.endswith(text[:size]) for size in range(1, len(text)))
+        return text if is_so and is_first and not starts else None
 
     places = [place for place in range(2, len(ids) - 4) if written(place, place + 3)]
     assert places, f"no three tokens of {decode(ids)!r} are what their text is encoded to"

@@ -112,6 +112,7 @@ ENDS = (
     ("say 3", ["Oslo is"], "It rains in Oslo", "It rains in "),
     ("say 3", [" rains", "It rains in Oslo now"], "It", ""),
     ("say 6", [], "fine it is <", "fine it is "),
+    ("say 9", ["-y"], "x-", "x"),
 )  # what is asked, stop strings, the answer before them, what mlx-lm gives
 
 
@@ -130,8 +131,8 @@ def cut_the_answer(scripted):
 )  # fmt: skip
 @pytest.mark.claim(id="10.58", falsifier=cut_the_answer, mended=mend_scripted)
 def test_text_that_only_begins_like_a_stop_string_is_not_lost(scripted, exhibit):
-    """An end of sequence, and another stop string, come before the rest of the string; the last
-    answer ends as the mark of a thought begins."""
+    """An end of sequence, and another stop string, come before the rest of the string; an answer
+    ends as the mark of a thought begins; the text before a stop string ends as it begins."""
     rows = []
     for asked, stop, right, known in ENDS:
         messages = [{"role": "user", "content": asked}]
