@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
 from mlx_lm.tuner.dora import DoRALinear
 from mlx_lm.tuner.lora import LoRALinear
@@ -179,6 +180,34 @@ def test_a_healthy_adapter_is_refuted_by_no_claim(tmp_path, exhibit):
     says = exhibit.measured("claims that refute a healthy adapter", refuted, should_be={})
 
     assert refuted == {}, says
+
+
+def compute_with_packed_matrices(monkeypatch):
+    monkeypatch.setattr(instrument, "_to_compute_with", instrument._widened)
+    monkeypatch.setattr(instrument, "unpacked", lambda module: module)
+
+
+@pytest.mark.claim(id="9.177", falsifier=compute_with_packed_matrices)
+def test_a_coarse_product_of_packed_matrices_allows_an_adapter_no_more(
+    tmp_path, exhibit, monkeypatch
+):
+    """The rounding that claims about adapters allow, also where products with packed matrices keep
+    8 bits, as a kernel in bfloat16 does: a bound measured on them would follow."""
+    product = mx.quantized_matmul
+
+    def coarse(*args, **options):
+        return product(*args, **options).astype(mx.bfloat16).astype(mx.float32)
+
+    exact = adapters.small(tmp_path / "exact", number_format="4-bit").rounding
+    monkeypatch.setattr(mx, "quantized_matmul", coarse)
+    allowed = adapters.small(tmp_path / "coarse", number_format="4-bit").rounding
+
+    says = exhibit.measured(
+        "rounding allowed with coarse products, over that with exact ones", allowed / exact,
+        should_be="at most 2", bound=2,
+    )  # fmt: skip
+
+    assert allowed <= 2 * exact, says
 
 
 def see_every_target(monkeypatch):

@@ -17,7 +17,7 @@ from mlx.utils import tree_unflatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model
 
-from llm_spec.model.float32 import widen
+from llm_spec.model.float32 import float32_fits, shared_copy, unpacked, widen
 from llm_spec.model.storage import Way, grids_of, storage_of
 from llm_spec.numerics import tolerances
 from llm_spec.observe.rounding import rounding_noise
@@ -145,6 +145,10 @@ def effective_weight(module: Any) -> mx.array:
 
     (outputs, inputs); (experts, outputs, inputs) of experts; (rows, width) of an embedding.
     """
+    if any("scales" in each for each in module.modules()):
+        alone = nn.Module()
+        alone.it = shared_copy(module)
+        module = unpacked(alone).it
     if "embedding" in module:
         table: mx.array = module(mx.arange(module.lora_a.shape[0]))
         return table
@@ -198,9 +202,11 @@ def _fuse(model: nn.Module, dequantize: bool) -> nn.Module:
 
 
 def _to_compute_with(model: nn.Module) -> nn.Module:
-    """`model` in float32; on a CPU, which is slow with packed matrices, unpacked: that is exact."""
+    """`model` in float32, unpacked: that is exact, and what a device's own products of packed
+    matrices round is no fault of an adapter. A GPU without room for it keeps what is packed."""
+    fits = mx.default_device() == mx.cpu or float32_fits(model)
     model = _widened(model)
-    return _widened(dequantize_model(model)) if mx.default_device() == mx.cpu else model
+    return _widened(dequantize_model(model)) if fits else model
 
 
 def _widened(model: nn.Module) -> nn.Module:
