@@ -1,8 +1,10 @@
 """Experiment 11: a model directory of the user's, held to transformers with the same weights.
 
-`pytest specs/ --model X --oracle transformers` checks a conversion, and not only an architecture:
-both sides compute in float32, from weights that mlx-lm unpacked where the directory is quantised.
-Where transformers cannot take them, one sentence says why, and the claim is not run.
+`pytest specs/ --model X --oracle transformers` checks the code that a directory's config.json asks
+for: both sides compute in float32, from weights that mlx-lm unpacked where the directory is
+quantised. Both read the same weights, so one that the conversion got wrong is wrong on both:
+`--reference` holds a directory to the one it was made from. Where transformers cannot take the
+weights, one sentence says why, and the claim is not run.
 """
 
 import pytest

@@ -23,11 +23,6 @@ LOGITS = 5e-4
 ALIKE = 2  # two gaps of one cause differ by less than this factor
 
 
-@pytest.fixture
-def llama_cpp(embedded):
-    return given.LlamaCpp(embedded.entry)
-
-
 def logits_of(model, texts):
     return [np.asarray(trace(model, ids, verify=False).logits, np.float32) for ids in texts]
 

@@ -74,7 +74,8 @@ def take_padding_for_tokens(paired):
 def test_in_a_batch_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
     """Prompts of 7, 24, 64 and 100 tokens in one batch, by mlx-lm's batch generator: the last five
     tokens of each are written one by one. How far a row may be off where its padding is known to
-    spoil it, `known_faults.toml` says of the law `batch_rows_are_alone`."""
+    spoil it, `known_faults.toml` says of the law `batch_rows_are_alone`. A model that is another
+    one without a cache breaks that law, too, and may be right in a batch."""
     outcome = paired.batched
     excused = faults_of(paired.module, "batch_rows_are_alone")
     if outcome.ended == "not computed" and any(
@@ -86,10 +87,11 @@ def test_in_a_batch_mlx_lm_computes_the_logits_of_transformers(paired, exhibit):
     compared(paired.model_type, outcome, exhibit)
     if "batched" not in outcome.distances:
         pytest.skip("its caches cannot be merged into a batch")
-    if not excused:
+    found = largest(outcome, ["batched"])
+    of_batches = [fault for fault in excused if "cached_is_uncached" not in fault.laws]
+    if not excused or (found <= BOUND and not of_batches):
         hold(outcome, ["batched"], known.disagreement_of(paired.model_type), exhibit, paired.of)
         return
-    found = largest(outcome, ["batched"])
     show_parting(outcome, ["batched"], f"{excused[0]}", exhibit, paired.of)
     says = exhibit.measured("distance from transformers' logits", found, should_be=BOUND)
     assert found > BOUND, f"{says} [mended: {excused[0]}]"

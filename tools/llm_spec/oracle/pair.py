@@ -27,12 +27,15 @@ class File:
         names: patterns of tensor names and what replaces them, in this order.
         transposed: pattern of the new names whose last two dimensions are swapped.
         dropped: pattern of the names of weights that mlx-lm has no place for.
+        text_only: whether transformers builds the text model alone, out of the settings of
+            text_config, and mlx-lm gets it within the whole.
     """
 
     original_format: bool = True
     names: Sequence[tuple[str, str]] = ()
     transposed: str = ""
     dropped: str = ""
+    text_only: bool = False
 
 
 @dataclass(frozen=True)
