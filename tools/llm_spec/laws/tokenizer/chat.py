@@ -74,17 +74,21 @@ def an_end_opens_no_reply(tokenizer: Any) -> Finding:
 
     Where the ids of markers were mixed up, the marker that begins a turn ends the text.
     """
-    finished = chat(tokenizer, *TURNS[:2])
-    prompt = chat(tokenizer, *TURNS[:1], add_generation_prompt=True)
-    if lacking := missing(finished, TURNS[:2]) or missing(prompt, TURNS[:1]):
-        return lacking
-    closing, opening = (
+    finished, plain, prompt = (
+        chat(tokenizer, *TURNS[:2]),
+        chat(tokenizer, *TURNS[:1]),
+        chat(tokenizer, *TURNS[:1], add_generation_prompt=True),
+    )
+    lacking = missing(finished, TURNS[:2]), missing(plain, TURNS[:1]), missing(prompt, TURNS[:1])
+    if any(lacking):
+        return next(filter(None, lacking))
+    replied, asked, opening = (
         tokenizer.encode(between(text, said), add_special_tokens=False)
-        for text, said in ((finished, ANSWERS), (prompt, ASKS))
+        for text, said in ((finished, ANSWERS), (plain, ASKS), (prompt, ASKS))
     )
     if not opening:
         return not_applicable("its chat template writes nothing before a reply")
-    ends = sorted(set(tokenizer.eos_token_ids) & set(opening) - set(closing))
+    ends = sorted(set(tokenizer.eos_token_ids) & set(opening) - {*replied, *asked})
     told = [f"{end} ({tokenizer.decode([end])!r})" for end in ends]
     return same("ids that end a text and open a reply", told, [])
 
