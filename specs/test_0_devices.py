@@ -1,5 +1,6 @@
 """Experiment 0: what a device or an installation lacks, and what goes wrong on it now and then."""
 
+import contextlib
 import math
 
 import pytest
@@ -83,3 +84,28 @@ def test_a_fault_that_shows_now_and_then_excuses_no_more_than_itself(exhibit, mo
     says = exhibit.measured("verdicts", seen, should_be=[verdict for *_, verdict in PASSES])
 
     assert seen == [verdict for *_, verdict in PASSES], says
+
+
+def run_it_all_the_same(monkeypatch):
+    safe = [f.__class__(**{**vars(f), "ends_process": False}) for f in known_faults.known_faults()]
+    monkeypatch.setattr(known_faults, "known_faults", lambda: tuple(safe))
+
+
+@pytest.mark.claim(id="0.204", falsifier=run_it_all_the_same)
+def test_a_law_that_would_end_the_process_is_not_run(exhibit, monkeypatch):
+    """minimax_m3_vl's prompt cache, saved on CUDA, ends the process; on a CPU it is saved."""
+    subject = Subject(Entry("minimax_m3_vl", "", "", architecture="minimax_m3_vl"))
+    ran = []
+
+    def saved_cache_continues(case):
+        ran.append(device.kind())
+        return Finding("distance", 0.0, "0", holds=True, law="saved_cache_continues")
+
+    for kind in ("cuda", "cpu"):
+        monkeypatch.setattr(device, "kind", lambda kind=kind: kind)
+        with contextlib.suppress(pytest.skip.Exception):
+            law_verdict.hold_to_law(subject, saved_cache_continues, exhibit)
+
+    says = exhibit.measured("devices on which the law ran", ran, should_be=["cpu"])
+
+    assert ran == ["cpu"], says
