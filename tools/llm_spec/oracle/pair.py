@@ -29,6 +29,7 @@ class File:
         dropped: pattern of the names of weights that mlx-lm has no place for.
         text_only: whether transformers builds the text model alone, out of the settings of
             text_config, and mlx-lm gets it within the whole.
+        within: the type that transformers builds, where mlx-lm gets the text model of it alone.
     """
 
     original_format: bool = True
@@ -36,6 +37,7 @@ class File:
     transposed: str = ""
     dropped: str = ""
     text_only: bool = False
+    within: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ def build(pair: Pair) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    settings = pair.settings["text_config"] if pair.file.text_only else pair.settings
-    model_type = settings["model_type"] if pair.file.text_only else pair.model_type
+    settings, model_type = pair.settings, pair.file.within or pair.model_type
+    if pair.file.text_only:
+        settings = pair.settings["text_config"]
+        model_type = settings["model_type"]
     config = CONFIG_MAPPING[model_type](**copy.deepcopy(dict(settings)))
     sees = model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
@@ -45,7 +47,7 @@ def write(model: Any, pair: Pair, folder: Path) -> list[str]:
 
     Returns the settings of the pair that transformers left out.
     """
-    today = pair.as_written_today
+    today, settings = pair.as_written_today, pair.settings
     model.save_pretrained(folder, save_original_format=today or pair.file.original_format)
     file = folder / "config.json"
     config = json.loads(file.read_text())
@@ -53,11 +55,14 @@ def write(model: Any, pair: Pair, folder: Path) -> list[str]:
         config = {"model_type": pair.model_type, "text_config": config}
         file.write_text(json.dumps(config))
         _rename(folder / "model.safetensors", pair.file)
+    elif pair.file.within and not today:
+        settings = settings["text_config"]
+        config = config["text_config"] | {"model_type": pair.model_type}
     other_names = getattr(model.config, "attribute_map", {})
-    unwritten = [n for n in sorted(_unwritten(config, pair.settings)) if n not in other_names]
+    unwritten = [n for n in sorted(_unwritten(config, settings)) if n not in other_names]
     if today:
         return unwritten
-    _overlay(config, pair.settings)
+    _overlay(config, settings)
     file.write_text(json.dumps(config))
     renamed = pair.file.names or pair.file.transposed or pair.file.dropped
     if renamed and not pair.file.text_only:
