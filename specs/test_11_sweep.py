@@ -9,7 +9,13 @@ import inspect
 import pytest
 
 from fixtures.oracle import sweep
+from fixtures.oracle.configurations import base
+from fixtures.oracle.mends import faults
+from fixtures.oracle.paired import need_torch
+from fixtures.oracle.verdict import compared, largest
 from fixtures.provision.catalogue import Entry
+from llm_spec.oracle.pair import BOUND, Pair
+from llm_spec.oracle.processes import compare_apart
 
 
 def of_architecture(module):
@@ -25,8 +31,6 @@ def test_a_remapped_type_is_compared_with_the_module_that_loads_it(exhibit):
     """The names are mlx-lm's own table; the module is the one its loader takes for the config."""
     import mlx_lm.utils
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    from fixtures.oracle.configurations import base
 
     by_class = {name for name, _ in mlx_lm.utils.MODEL_ARCHITECTURE_REMAPPING}
     names = sorted({*mlx_lm.utils.MODEL_REMAPPING} | by_class)
@@ -69,3 +73,22 @@ def test_an_architecture_that_transformers_lacks_is_not_run_with_the_reason(exhi
 
     assert why.get("llama") == [], f"llama is not run: {why}"
     assert found == wanted, says
+
+
+def do_not_read_layer_types(monkeypatch):
+    monkeypatch.setattr(faults, "nothing", faults.layer_types_are_not_read)
+
+
+@pytest.mark.claim(id="11.19", falsifier=do_not_read_layer_types)
+def test_a_mistral_with_windows_in_some_layers_computes_the_logits_of_transformers(exhibit):
+    """A config.json of type mistral that has layer_types: transformers takes it for a ministral,
+    mlx-lm for a llama. One layer sees all, three a window, in turn."""
+    need_torch()
+    turns = ["full_attention", *["sliding_attention"] * 3]
+    pair = Pair("ministral", {**base("mistral").settings, "layer_types": turns})
+    outcome = compared("mistral", compare_apart(pair, faults.nothing), exhibit)
+    found = largest(outcome, ["whole", "cached", "chunked"])
+    says = exhibit.measured("distance from transformers' logits", found, should_be=BOUND)
+
+    assert pair.settings["model_type"] == "mistral", "mlx-lm is given another type than mistral"
+    assert found <= BOUND, f"{says} [first at position {outcome.first}]"
