@@ -49,7 +49,7 @@ LONG = 262_144
 
 
 def run_over_every_token(monkeypatch):
-    def feed_the_model(model, fed):
+    def feed_the_model(model, fed, repeats):
         caches, sizes = make_prompt_cache(model), []
         for tokens in fed[:1]:
             model(mx.zeros((1, tokens), mx.int32), cache=caches)

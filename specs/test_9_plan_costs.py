@@ -4,17 +4,23 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from contextlib import nullcontext
 
 import pytest
+from mlx.utils import tree_flatten
 
 from fixtures.synthetic.architectures import build_architecture, config_of
 from fixtures.synthetic.small_directory import write_small_model
-from llm_spec.model import packed
+from llm_spec.model import packed, repeats
 from llm_spec.model.accounting import groups
 from llm_spec.model.declare import declare
+from llm_spec.observe import modules as walks
+from llm_spec.performance import capacity
 from llm_spec.performance.others import OtherPrograms
 
 MOST_SECONDS, MOST_BYTES, TRIES = 1.0, 300_000_000, 3
+CONTEXT = 4096  # two whole pieces of a prompt
 LONG = 262_144  # positions, and tokens of the context that is planned for
 # What a planner says of itself and of the process that it started.
 PLAN = """
@@ -134,3 +140,79 @@ def test_weights_are_counted_as_packing_each_of_them_counts(exhibit):
 
     assert len({row[2] for row in rows}) == len(rows), f"{rows}, but bytes should differ"
     assert not wrong, f"{says}: {wrong[0]}"
+
+
+# Llama-like, with windows, hybrids of attention and recurrence, mixtures, caches of a model's own.
+REPEATING = (
+    "llama", "gemma3_text", "gemma3n", "gpt_oss", "qwen3_next", "granitemoehybrid", "jamba",
+    "recurrent_gemma", "qwen3_moe", "deepseek_v3", "deepseek_v32", "deepseek_v41", "mamba2",
+)  # fmt: skip
+
+
+def take_classes_for_kinds(monkeypatch):
+    """A layer with experts counts as one without."""
+    monkeypatch.setattr(repeats.Kinds, "_form", lambda self, value: None)
+
+
+@pytest.mark.claim(id="9.178", falsifier=take_classes_for_kinds)
+def test_a_plan_is_the_same_where_every_layer_is_run(exhibit, monkeypatch):
+    """Weights, bytes per token, and every step of a context, with one layer of each kind run and
+    with all of them."""
+    rows, wrong, repeated = [], [], Counter()
+    repeat = repeats._repeat
+    for name in REPEATING:
+        config = config_of(name, num_hidden_layers=8) if name == "llama" else config_of(name)
+        config |= {"max_position_embeddings": 4 * CONTEXT}
+
+        def counted(*given, name=name):
+            repeated[name] += 1
+            return repeat(*given)
+
+        with monkeypatch.context() as counting:
+            counting.setattr(repeats, "_repeat", counted)
+            cut = capacity.variants(name, config, [None, 4], fused=False)
+        with monkeypatch.context() as every:
+            every.setattr(repeats.Repeats, "called_once", lambda *_: nullcontext())
+            whole = capacity.variants(name, config, [None, 4], fused=False)
+        read = [plan[0].read + plan[0].course.read(CONTEXT) for plan in (cut, whole)]
+        rows.append([name, repeated[name], *read])
+        if cut != whole:
+            wrong.append(name)
+    exhibit.table(
+        rows, columns=["architecture", "calls spared", "bytes read per token", "with every call"],
+        title="plans",
+    )  # fmt: skip
+
+    says = exhibit.measured("architectures with another plan", wrong, should_be=[])
+
+    assert not (idle := [name for name in REPEATING if not repeated[name]]), f"{idle} spare no call"
+    assert not wrong, says
+
+
+def pass_lists_by(monkeypatch):
+    monkeypatch.setattr(walks, "BRANCHES", (dict,))
+
+
+@pytest.mark.claim(id="9.179", falsifier=pass_lists_by)
+def test_modules_and_parameters_are_those_that_mlx_names(exhibit):
+    """Every path, the order of parameters, and the objects themselves."""
+    rows, wrong = [], []
+    for name in REPEATING:
+        model, _ = build_architecture(name)
+        found = walks.modules_of(model), list(walks.parameters_of(model).items())
+        named = dict(model.named_modules()), tree_flatten(model.parameters())
+        rows.append([name, *map(len, found), *map(len, named)])
+        alike = found[0].keys() == named[0].keys() and [p for p, _ in found[1]] == [
+            p for p, _ in named[1]
+        ]
+        if not alike or any(found[0][path] is not module for path, module in named[0].items()):
+            wrong.append(name)
+    exhibit.table(
+        rows,
+        columns=["architecture", "modules", "parameters", "modules by MLX", "parameters by MLX"],
+        title="walks over a model",
+    )
+
+    says = exhibit.measured("architectures in which others are found", wrong, should_be=[])
+
+    assert not wrong, says

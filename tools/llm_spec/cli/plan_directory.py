@@ -48,12 +48,13 @@ def _variant(values: dict[str, Any]) -> Variant:
 
 def plan(directory: Path, widths: list[int], fused: bool, longest: int) -> list[Variant]:
     """What `planned` asks for, in this process. Raises `BadModel` or `BadConfig`."""
-    from llm_spec.directory.trial_load import declare
     from llm_spec.performance import capacity  # here, for it imports mlx-lm
 
     found = files.find(directory)
     config, name, as_stored = config_file.read(found), found.root.name, []
     if found.weights:
+        from llm_spec.directory.trial_load import declare
+
         weights.check(found, config, free=sys.maxsize, unpacked=False)
         with tempfile.TemporaryDirectory() as view:
             files.view(found, Path(view))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_flatten
 
 from llm_spec.model.safetensors import read_header
+from llm_spec.observe.modules import modules_of, parameters_of
 
 PACKED_WITH = ("scales", "biases", "global_scale")
 ATTENTION = re.compile(r"attn|attention|mixer|linear_attn|ssm|mamba|conv|recurrent|time_mix")
@@ -111,8 +111,7 @@ def groups(model: nn.Module) -> list[WeightGroup]:
     module keeps to itself (names with a leading underscore, such as RoPE frequencies) are no
     parameters: they are not saved with the model.
     """
-    modules = dict(model.named_modules())
-    arrays = dict(tree_flatten(model.parameters()))
+    modules, arrays = modules_of(model), parameters_of(model)
     counted: set[int] = set()
     found = []
     for name, array in arrays.items():
@@ -186,7 +185,7 @@ def layer_of(model: nn.Module) -> dict[str, int]:
     Layers are the model's own `layers`; groups outside them are left out.
     """
     order = {id(layer): index for index, layer in enumerate(getattr(model, "layers", []))}
-    paths = {path: order[id(m)] for path, m in model.named_modules() if id(m) in order}
+    paths = {path: order[id(m)] for path, m in modules_of(model).items() if id(m) in order}
     found = {}
     for group in groups(model):
         prefix = group.name
@@ -203,7 +202,7 @@ def by_part(model: nn.Module) -> Parts:
     The embedding is the first table outside the layers, the head the matrix outside them that has
     as many rows as the embedding.
     """
-    modules = dict(model.named_modules())
+    modules = modules_of(model)
     inside = layer_of(model)
     layers: list[dict[str, Part]] = [{} for _ in getattr(model, "layers", [])]
     outside: dict[str, list[Part]] = {"embedding": [], "norm": [], "head": [], "other": []}

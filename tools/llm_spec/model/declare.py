@@ -17,11 +17,12 @@ from typing import Any
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_map_with_path
+from mlx.utils import tree_unflatten
 from mlx_lm import utils as mlx_lm_utils
 
 from llm_spec.model.config import BadConfig, text_config
 from llm_spec.observe.hooks import patched
+from llm_spec.observe.modules import modules_of, parameters_of
 
 MODELS = Path(__file__).with_name("models.toml")
 
@@ -65,7 +66,7 @@ def declare(
     config = {k: v for k, v in config.items() if k not in PACKING}
     _check(config)
     try:
-        with random_state_kept(), signatures_kept():
+        with random_state_kept(), signatures_kept(), nothing_drawn():
             model_class, args_class = mlx_lm_utils._get_classes(config)
             model = model_class(args_class.from_dict(config))
             _cast(model, dtype)
@@ -75,7 +76,8 @@ def declare(
     except ERRORS as error:
         kind = config.get("model_type")
         raise BadConfig(f"No model of type {kind!r} can be declared: {error}") from error
-    model.eval()
+    for module in modules_of(model).values():
+        module._set_training_mode(False)  # what eval() does, in another walk
     return model
 
 
@@ -83,11 +85,14 @@ def _cast(model: nn.Module, dtype: mx.Dtype) -> None:
     """What conversion does: floating arrays become `dtype`, but for those the model exempts."""
     wanted = getattr(model, "cast_predicate", lambda path: True)
 
-    def cast(path: str, array: mx.array) -> mx.array:
-        floating = mx.issubdtype(array.dtype, mx.floating)
-        return array.astype(dtype) if floating and wanted(path) else array
-
-    model.update(tree_map_with_path(cast, model.parameters()))
+    modules = modules_of(model)
+    for path, array in parameters_of(model).items():
+        if array.dtype != dtype and mx.issubdtype(array.dtype, mx.floating) and wanted(path):
+            owner, _, name = path.rpartition(".")
+            if owner in modules:
+                modules[owner][name] = array.astype(dtype)
+            else:  # in a list or an object that a module keeps
+                model.update(tree_unflatten([(path, array.astype(dtype))]))
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -119,4 +124,20 @@ def signatures_kept() -> Iterator[None]:
     """Read each signature once. For every setting of a configuration, mlx-lm asks for that of the
     class it belongs to: that takes longer than all else in the making of a small model."""
     with patched([(inspect, "signature", cache(inspect.signature))]):
+        yield
+
+
+@contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Let a model's first weights be zeros: drawing them is most of what declaring one takes."""
+
+    def uniform(
+        low: Any = 0, high: Any = 1, shape: Any = (), dtype: mx.Dtype = mx.float32, **_: Any
+    ) -> mx.array:
+        return mx.zeros(shape, dtype)
+
+    def normal(shape: Any = (), dtype: mx.Dtype = mx.float32, *_: Any, **__: Any) -> mx.array:
+        return mx.zeros(shape, dtype)
+
+    with patched([(mx.random, "uniform", uniform), (mx.random, "normal", normal)]):
         yield

@@ -14,6 +14,7 @@ from mlx import nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from llm_spec.model.growth import grown, held
+from llm_spec.model.repeats import Repeats
 from llm_spec.model.steps import PREFILL_STEP, Step, pieces
 from llm_spec.observe.hooks import watched
 
@@ -74,9 +75,10 @@ def dry_run(
     if prompt < 1:
         raise ValueError(f"A run needs a token to start from, but the prompt has {prompt}.")
     fed = pieces(prompt, prefill_step) + [1] * generated
-    caches, sizes = grown(model, fed) if fed else (make_prompt_cache(model), [])
+    repeats = Repeats(model)
+    caches, sizes = grown(model, fed, repeats) if fed else (make_prompt_cache(model), [])
     before, calls = held(caches), Calls()
-    with watched(model, caches, calls):
+    with watched(model, caches, calls), repeats.called_once({}, calls):
         model(mx.zeros((1, 1), mx.int32), cache=caches)
     # What the last token adds: not every cache was given all that comes before it.
     so_far, after = sizes[-1] if sizes else (0, 0), held(caches)

@@ -16,6 +16,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 
+from llm_spec.model.repeats import Repeats
 from llm_spec.observe.hooks import cache_parts, watched
 
 # Tokens of the pass that is looked at: states keep the last few (of an n-gram, a convolution).
@@ -40,15 +41,16 @@ class Updates(dict[int, list[tuple[Shape, ...]]]):
     entered = left = fused = normalised = multiplied = multiplied_packed = ignore
 
 
-def grown(model: nn.Module, fed: list[int]) -> tuple[list[Any], list[Bytes]]:
+def grown(model: nn.Module, fed: list[int], repeats: Repeats) -> tuple[list[Any], list[Bytes]]:
     """Caches of `model` that were given pieces of `fed` tokens, and their bytes after each piece.
 
+    Of the modules that `repeats` knows to be alike, one is run.
     A recurrent state is as a few tokens leave it. A cache of a model's own kind, which keeps more
     than states and is not given keys and values, is filled by running two pieces; beyond them its
     bytes grow as they did over the second.
     """
     tried, updates = make_prompt_cache(model), Updates()
-    with watched(model, tried, updates):
+    with watched(model, tried, updates), repeats.called_once(updates, []):
         model(mx.zeros((1, FEW), mx.int32), cache=tried)
     caches, sizes = make_prompt_cache(model), []
     alike: dict[str, tuple[list[Bytes], dict[str, Any]]] = {}
@@ -67,23 +69,26 @@ def grown(model: nn.Module, fed: list[int]) -> tuple[list[Any], list[Bytes]]:
         else:
             own[index] = cache
     if own:
-        filled, bytes_ = _run(model, list(own), fed)
+        filled, bytes_ = _run(model, list(own), fed, repeats)
         for cache, run in zip(own.values(), filled, strict=True):
             vars(cache).update(vars(run))
         sizes.append(bytes_)
     return caches, [_sum(piece) for piece in zip(*sizes, strict=True)]
 
 
-def _run(model: nn.Module, own: list[int], fed: list[int]) -> tuple[list[Any], list[Bytes]]:
+def _run(
+    model: nn.Module, own: list[int], fed: list[int], repeats: Repeats
+) -> tuple[list[Any], list[Bytes]]:
     """The model's `own` caches after two pieces, and their bytes after each: a line from there."""
     caches = make_prompt_cache(model)
     kept = [_parts(caches)[index] for index in own]
     found = [(0, 0)]
-    for tokens in fed[:2]:
-        model(mx.zeros((1, tokens), mx.int32), cache=caches)
-        found.append(held(kept))
-        for cache in _parts(caches):
-            vars(cache).update(_declared(vars(cache)))
+    with repeats.called_once({}, []):
+        for tokens in fed[:2]:
+            model(mx.zeros((1, tokens), mx.int32), cache=caches)
+            found.append(held(kept))
+            for cache in _parts(caches):
+                vars(cache).update(_declared(vars(cache)))
     ran = len(found) - 1
     slope = [(b - a) / fed[ran - 1] for a, b in zip(*found[-2:], strict=True)]
     beyond = accumulate(fed[ran:])

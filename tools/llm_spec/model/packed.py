@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_flatten
 from mlx_lm import utils as mlx_lm_utils
 
 from llm_spec.model.accounting import WeightGroup, groups
 from llm_spec.model.config import BadConfig
 from llm_spec.model.declare import ERRORS
 from llm_spec.observe.hooks import patched
+from llm_spec.observe.modules import modules_of
 
 Choice = Callable[[str, nn.Module], bool | dict[str, Any]]
 
@@ -32,7 +32,7 @@ class Leaf(NamedTuple):
 
 def leaves_of(model: nn.Module) -> dict[str, Leaf]:
     """The modules that conversion may pack, by path."""
-    modules = dict(tree_flatten(model.leaf_modules(), is_leaf=nn.Module.is_module))
+    modules = {path: m for path, m in modules_of(model).items() if not _holds_modules(m)}
     return {path: Leaf(module, _kind(module)) for path, module in modules.items()}
 
 
@@ -85,6 +85,21 @@ def _choices(model: nn.Module, leaves: dict[str, Leaf], bits: int) -> dict[str, 
     with patched(unpacked), redirect_stdout(StringIO()):  # it prints the bits per weight
         mlx_lm_utils.quantize_model(model, {}, None, bits)
     return chosen
+
+
+def _holds_modules(tree: Any) -> bool:
+    inside = [each for each in _values(tree) if isinstance(each, dict | list)]
+    return any(
+        _filled(each) if nn.Module.is_module(each) else _holds_modules(each) for each in inside
+    )
+
+
+def _filled(tree: Any) -> bool:
+    return not isinstance(tree, dict | list) or any(map(_filled, _values(tree)))
+
+
+def _values(tree: Any) -> Any:
+    return tree.values() if isinstance(tree, dict) else tree
 
 
 def _kind(module: nn.Module) -> str:

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import mlx.core as mx
 import mlx.nn as nn
 
+from llm_spec.observe.modules import modules_of
+
 Function = Callable[..., Any]
 
 
@@ -141,7 +143,7 @@ def _points(
     model: nn.Module, cache: list[Any] | None, watcher: Watcher
 ) -> Iterator[tuple[Any, str, Function, Function | None]]:
     """Where to watch: the owner and name of each function, and whom to tell after and before."""
-    for module_class in {type(module) for module in model.modules()}:
+    for module_class in {type(module) for module in modules_of(model).values()}:
         yield module_class, "__call__", watcher.left, watcher.entered
         yield module_class, "as_linear", watcher.left, watcher.entered
     for cache_class in {type(part) for entry in cache or () for part in cache_parts(entry)}:

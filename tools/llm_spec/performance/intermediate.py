@@ -6,6 +6,7 @@ from mlx import nn
 
 from llm_spec.model.dry_run import Call
 from llm_spec.model.steps import Step
+from llm_spec.observe.modules import modules_of
 
 # Results of one layer that are alive at once, in rows as wide as the layer's widest result and as
 # the hidden state. Counted in a Llama layer (gate, up, activation, product; the residual, its norm,
@@ -22,7 +23,7 @@ def working_set(model: nn.Module, calls: list[Call], fused: bool) -> Callable[[S
     Unless attention is `fused`, and on the CPU it is not, it also holds a score per head, query and
     key. Returns a function from a step to bytes.
     """
-    inside = {id(m) for layer in getattr(model, "layers", []) for m in layer.modules()}
+    inside = {id(m) for layer in getattr(model, "layers", []) for m in modules_of(layer).values()}
     rows = [call.output.nbytes for call in calls if id(call.module) in inside]
     embedding = calls[0].output
     alive = WIDEST_ALIVE * max(rows, default=0) + HIDDEN_ALIVE * embedding.nbytes

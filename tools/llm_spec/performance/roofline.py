@@ -13,6 +13,7 @@ from mlx import nn
 
 from llm_spec.model.accounting import WeightGroup, groups, layer_of
 from llm_spec.model.dry_run import Call, dry_run
+from llm_spec.observe.modules import modules_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def shares(model: nn.Module, calls: list[Call]) -> dict[str, float]:
     for call in calls:
         key = id(call.module)
         found[key] = min(1.0, found.get(key, 0.0) + _share(call))
-    return {path: found[id(m)] for path, m in model.named_modules() if id(m) in found}
+    return {path: found[id(m)] for path, m in modules_of(model).items() if id(m) in found}
 
 
 def prefill_flops(model: nn.Module, tokens: int) -> int:

@@ -1,0 +1,175 @@
+"""Run one module of each kind where a pass is only asked for shapes.
+
+Layers of a model repeat each other. What a module gives, and what it leaves in a cache, has shapes
+that depend on those of what it is given and on its own. So what the first of a kind gave and left
+stands for what the others would.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+from mlx import nn
+
+from llm_spec.observe.hooks import patched
+from llm_spec.observe.modules import modules_of
+
+PLAIN = (str, int, float, bool, type(None), mx.Dtype)
+NO_HOLDERS = (mx.array, *PLAIN, nn.Module, list, tuple)
+
+
+class Effect(NamedTuple):
+    """What a call gave; of each cache and dictionary that it was given, what it held after it and
+    what it was told meanwhile; and the calls of the modules in it, with their places in it."""
+
+    output: Any
+    left: list[dict[str, Any]]
+    told: list[list[Any]]
+    calls: list[tuple[int, Any]]
+
+
+class Repeats:
+    """Which modules of `model` are alike."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = list(modules_of(model).values())
+        self._kinds = Kinds()
+        self._number = {id(module): self._kinds.of(module) for module in self._modules}
+        numbers = Counter(self._number.values())
+        self._many = {kind for kind, count in numbers.items() if count > 1}
+
+    @contextmanager
+    def called_once(self, updates: dict[int, list[Any]], calls: list[Any]) -> Iterator[None]:
+        """While the context is open, modules that are alike and are given alike are called once,
+        for passes that compute nothing. What a watcher keeps meanwhile is repeated too: `updates`
+        by a cache's id, and `calls`, each of a `module`."""
+        effects: dict[Any, Effect] = {}
+
+        def once(original: Any) -> Any:
+            @functools.wraps(original)
+            def replacement(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+                kind, given = self._number.get(id(module)), [*args, *kwargs, *kwargs.values()]
+                if kind not in self._many or (form := _form(given)) is None:
+                    return original(module, *args, **kwargs)
+                holders = list(_holders(given))
+                if effect := effects.get((kind, form)):
+                    _repeat(effect, module, holders, updates, calls)
+                    return effect.output
+                before = [len(updates.get(id(each), ())) for each in holders]
+                called = len(calls)
+                output = original(module, *args, **kwargs)
+                left = [dict(_contents(each)) for each in holders]
+                # Not where it keeps something of a pass, or gives what is more than arrays.
+                whole = _form(output) and not list(_holders(output))
+                if whole and None not in map(_form, left) and self._kinds.again(module) == kind:
+                    told = [
+                        updates.get(id(h), [])[n:] for h, n in zip(holders, before, strict=True)
+                    ]
+                    places = {id(each): n for n, each in enumerate(modules_of(module).values())}
+                    inside = [(places[id(call.module)], call) for call in calls[called:]]
+                    effects[kind, form] = Effect(output, [*map(_copied, left)], told, inside)
+                return output
+
+            return replacement
+
+        # MLX's own modules take one step each, and looking them up takes as long.
+        classes = {type(each) for each in self._modules}
+        own = [each for each in classes if not each.__module__.startswith("mlx.")]
+        with patched([(each, "__call__", once(each.__call__)) for each in own]):
+            yield
+
+
+def _repeat(
+    effect: Effect,
+    module: nn.Module,
+    holders: list[Any],
+    updates: dict[int, list[Any]],
+    calls: list[Any],
+) -> None:
+    for holder, left, told in zip(holders, effect.left, effect.told, strict=True):
+        _contents(holder).update(_copied(left))
+        if told:
+            updates.setdefault(id(holder), []).extend(told)
+    if effect.calls:
+        inside = list(modules_of(module).values())
+        calls += [replace(call, module=inside[place]) for place, call in effect.calls]
+
+
+def _copied(contents: dict[str, Any]) -> dict[str, Any]:
+    """Without the caches that a cache consists of: what they hold is kept of each."""
+    kept = {name: value for name, value in contents.items() if not list(_holders(value))}
+    return {name: list(v) if isinstance(v, list) else v for name, v in kept.items()}
+
+
+class Kinds:
+    """Numbers modules: alike are those of one class whose arrays have the same shapes, whose other
+    attributes are equal, and whose modules are alike."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Any, int] = {}
+        self._known: dict[int, int] = {}
+
+    def of(self, module: nn.Module) -> int:
+        """The number of its kind."""
+        if (known := self._known.get(id(module))) is None:
+            attributes = {**vars(module), **module}
+            attributes.pop("_no_grad", None)  # which only training reads
+            form = type(module), tuple((k, self._form(v)) for k, v in attributes.items())
+            known = self._known[id(module)] = self._numbers.setdefault(form, len(self._numbers))
+        return known
+
+    def again(self, module: nn.Module) -> int:
+        """The number of its kind as it is now: it may have changed."""
+        kinds = Kinds()
+        kinds._numbers = self._numbers
+        return kinds.of(module)
+
+    def _form(self, value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            return "module", self.of(value)
+        if isinstance(value, list | tuple):
+            return type(value), tuple(self._form(each) for each in value)
+        if isinstance(value, (mx.array, *PLAIN)):
+            return _form(value)
+        return "one", id(value)
+
+
+def _form(value: Any) -> tuple[Any, ...] | None:
+    """What is equal for values that are alike: arrays of one shape, caches that hold such. None for
+    what may be more than it holds."""
+    if isinstance(value, mx.array):
+        return value.shape, value.dtype
+    if isinstance(value, PLAIN):
+        return type(value), value
+    if not isinstance(value, list | tuple) and not _holds(value):
+        return None
+    contents = _contents(value) if _holds(value) else dict(enumerate(value))
+    forms = [_form(each) for each in contents.values()]
+    return None if None in forms else (type(value), *contents, *forms)
+
+
+def _holders(value: Any) -> Iterator[Any]:
+    """The caches and dictionaries in `value`, which a call may change."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _holders(each)
+    elif _holds(value):
+        yield value
+        for each in _contents(value).values():
+            yield from _holders(each)
+
+
+def _holds(value: Any) -> bool:
+    if isinstance(value, NO_HOLDERS) or callable(value):
+        return False
+    return isinstance(value, dict) or hasattr(value, "__dict__")
+
+
+def _contents(holder: Any) -> dict[str, Any]:
+    return holder if isinstance(holder, dict) else vars(holder)
