@@ -13,8 +13,8 @@ HEAD, TABLE = "lm_head.weight", "embed_tokens.weight"
 def unused(view: Path, model: Any) -> str | None:
     """A sentence about a stored head of its own that a tied model drops; none where it is the
     embedding's copy. Both are read from the files, a piece at a time."""
-    if not getattr(getattr(model, "args", None), "tie_word_embeddings", False):
-        return None
+    if getattr(getattr(model, "args", None), "tie_word_embeddings", False) is not True:
+        return None  # what is no boolean is told of by itself
     held = {
         name: (path, tensor)
         for path in sorted(view.glob("model*.safetensors"))

@@ -50,4 +50,4 @@ def _add_parameters(tree: Any, prefix: str, found: dict[str, mx.array]) -> None:
 
 
 def _items(tree: Any) -> Iterable[tuple[Any, Any]]:
-    return tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return enumerate(tree) if isinstance(tree, list) else tree.items()
