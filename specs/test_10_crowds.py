@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from fixtures.doubles.lying_wire import LyingWire, of_choice, without
+from fixtures.doubles.lying_wire import LyingWire, of_choice, the_first_again, without
 from fixtures.synthetic.served_directory import write_draft
 from llm_spec.serving.client import CHAT, COMPLETIONS
 
@@ -205,13 +205,7 @@ def test_a_seed_gives_the_librarys_draw_beside_other_requests(served, exhibit):
 
 
 def keep_the_first_answer(served):
-    first = []
-
-    def known(choice):
-        first.append(choice)
-        return first[0]
-
-    return {"served": served.through(LyingWire(answer=of_choice(known)))}
+    return {"served": served.through(LyingWire(answer=the_first_again()))}
 
 
 @pytest.mark.protocol

@@ -5,7 +5,7 @@ A fault is a wire between client and server that lies.
 
 import pytest
 
-from fixtures.doubles.lying_wire import LyingWire, without
+from fixtures.doubles.lying_wire import LyingWire, counted_twice, without
 from llm_spec.serving.client import COMPLETIONS
 
 PROMPTS, TOKENS = ("one two three four five six seven", "the cat sat on the mat"), 12
@@ -68,13 +68,7 @@ def test_a_stop_string_ends_the_answer_before_it(served, exhibit):
 
 
 def count_the_answer_twice(served):
-    def twice(body):
-        usage = body.get("usage")
-        if not usage:
-            return body
-        return {**body, "usage": {**usage, "completion_tokens": 2 * usage["completion_tokens"]}}
-
-    return {"served": served.through(LyingWire(answer=twice))}
+    return {"served": served.through(LyingWire(answer=counted_twice))}
 
 
 @pytest.mark.protocol

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fixtures.doubles.lying_wire import LyingWire, of_choice
+from fixtures.doubles.lying_wire import LyingWire, the_first_again
 from fixtures.synthetic.served_directory import WINDOW
 from llm_spec.numerics.distances import distance, worst
 from llm_spec.serving import Server
@@ -74,13 +74,7 @@ def test_each_turn_of_a_chat_is_answered_after_all_turns_before_it(served, exhib
 
 
 def keep_the_first_answer(windowed):
-    first = []
-
-    def known(choice):
-        first.append(choice)
-        return first[0]
-
-    return {"windowed": windowed.through(LyingWire(answer=of_choice(known)))}
+    return {"windowed": windowed.through(LyingWire(answer=the_first_again()))}
 
 
 @pytest.mark.claim(id="10.52", falsifier=keep_the_first_answer)

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fixtures.doubles.lying_wire import LyingWire, changed, of_choice, without
+from fixtures.doubles.lying_wire import LyingWire, changed, counted_twice, of_choice, without
 from llm_spec.serving.client import CHAT, COMPLETIONS
 
 PROMPTS = ("the cat sat on the mat", "Rust", "one two three four five six seven", "a")
@@ -21,13 +21,7 @@ TOKENS = 8
 
 
 def count_the_answer_twice(served):
-    def twice(body):
-        usage = body.get("usage")
-        if not usage:
-            return body
-        return {**body, "usage": {**usage, "completion_tokens": 2 * usage["completion_tokens"]}}
-
-    return {"served": served.through(LyingWire(answer=twice))}
+    return {"served": served.through(LyingWire(answer=counted_twice))}
 
 
 @pytest.mark.protocol
