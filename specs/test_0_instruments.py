@@ -8,6 +8,7 @@ import math
 
 import pytest
 
+from fixtures.plugins.collection import asked_tiers
 from llm_spec.ledger import claims, results
 from llm_spec.ledger.records import About
 from specs import falsification
@@ -16,7 +17,9 @@ from specs.falsification import Claimed
 
 def pytest_generate_tests(metafunc):
     if "claimed" in metafunc.fixturenames:
-        metafunc.parametrize("claimed", list(falsification.claimed_specs()))
+        metafunc.parametrize(
+            "claimed", list(falsification.claimed_specs(asked_tiers(metafunc.config)))
+        )
 
 
 def add_one_and_one(exhibit):
