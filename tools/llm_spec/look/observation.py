@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -228,13 +229,11 @@ def _neighbours(model: Opened, seen: Trace) -> dict[int, list[tuple[str, float]]
     table = dict(model.model.named_modules())[seen.modules["embeddings"]]
     first = {id_: at for at, id_ in reversed(list(enumerate(seen.token_ids)))}
     ids = list(first)
-    own = mx.array(seen.embeddings[[first[id_] for id_ in ids]])
+    own = seen.embeddings[[first[id_] for id_ in ids]]  # (ids, hidden)
     rows = table.weight.shape[0]
     step = max(1, BLOCK // seen.embeddings.shape[1])
-    blocks = [
-        _cosines(table(mx.arange(at, min(at + step, rows))), own) for at in range(0, rows, step)
-    ]
-    cosines = np.asarray(mx.concatenate(blocks)).T.copy()  # (ids, rows)
+    blocks = [_cosines(_rows(table, at, min(at + step, rows)), own) for at in range(0, rows, step)]
+    cosines = np.concatenate(blocks).T.copy()  # (ids, rows)
     found = {}
     for id_, row in zip(ids, cosines, strict=True):
         row[id_] = -np.inf
@@ -244,11 +243,19 @@ def _neighbours(model: Opened, seen: Trace) -> dict[int, list[tuple[str, float]]
     return found
 
 
-def _cosines(rows: mx.array, own: mx.array) -> mx.array:
+def _rows(table: Any, start: int, stop: int) -> np.ndarray:
+    """These rows of an embedding table, unpacked: (rows, hidden) in float32."""
+    # A slice is no copy, where a look-up is one.
+    plain = type(table) is nn.Embedding
+    rows = table.weight[start:stop] if plain else table(mx.arange(start, stop))
+    return np.asarray(rows.astype(mx.float32))
+
+
+def _cosines(rows: np.ndarray, own: np.ndarray) -> np.ndarray:
     """Of each of the `rows` with each of `own`: (rows, own)."""
-    rows, own = rows.astype(mx.float32), own.astype(mx.float32)
-    norms = mx.linalg.norm(rows, axis=-1)[:, None] * mx.linalg.norm(own, axis=-1)
-    return rows @ own.T / mx.maximum(norms, 1e-12)
+    # MLX's CPU backend sums a row many times slower than NumPy does.
+    norms = [np.sqrt(np.einsum("ij,ij->i", each, each)) for each in (rows, own)]
+    return rows @ own.T / np.maximum(np.outer(*norms), 1e-12)
 
 
 def parting(looks: Sequence[Look]) -> list[tuple[str, list[float]]]:
