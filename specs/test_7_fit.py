@@ -9,7 +9,7 @@ import pytest
 from llm_spec.cli import command_line, fit
 from llm_spec.model import safetensors
 from llm_spec.model.declare import published
-from llm_spec.model.packed import packed_groups
+from llm_spec.model.packed import packed
 from llm_spec.performance import capacity, chips
 from llm_spec.performance.plan import Machine
 
@@ -67,10 +67,7 @@ def record_fit(exhibit, found, machine):
 
 
 def store_eight_bits(monkeypatch):
-    def packed(model, leaves, plain, bits):
-        return packed_groups(model, leaves, plain, 8)
-
-    monkeypatch.setattr(capacity, "packed_groups", packed)
+    monkeypatch.setattr(capacity, "packed", lambda model, plain, bits: packed(model, plain, 8))
 
 
 @pytest.mark.claim(id="7.17", falsifier=store_eight_bits)

@@ -11,20 +11,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import mlx.core as mx
 from mlx import nn
 
 from llm_spec.model.safetensors import read_header
-from llm_spec.observe.modules import modules_of, parameters_of
+from llm_spec.observe.modules import Walk, modules_of, walk
 
 PACKED_WITH = ("scales", "biases", "global_scale")
 ATTENTION = re.compile(r"attn|attention|mixer|linear_attn|ssm|mamba|conv|recurrent|time_mix")
 FEED_FORWARD = re.compile(r"mlp|ffn|feed_forward|ff|moe|expert|router|gate|channel_mix")
 
 
-@dataclass(frozen=True)
-class WeightGroup:
+class WeightGroup(NamedTuple):
     """One logical weight and the arrays that store it.
 
     `parameters` counts logical weights; `bytes` counts all of `arrays`; `dtype` is that of the
@@ -104,14 +104,15 @@ class Disk:
         return self.data_bytes + self.header_bytes
 
 
-def groups(model: nn.Module) -> list[WeightGroup]:
-    """Every parameter of `model` once, quantised arrays joined under the weight they stand for.
+def groups(model: nn.Module | Walk) -> list[WeightGroup]:
+    """Every parameter of `model` once, quantised arrays joined under the weight they stand for. A
+    walk over the model is as good as the model.
 
     Arrays that modules share (tied weights) are listed where they occur first. Arrays that a
     module keeps to itself (names with a leading underscore, such as RoPE frequencies) are no
     parameters: they are not saved with the model.
     """
-    modules, arrays = modules_of(model), parameters_of(model)
+    modules, arrays = model if isinstance(model, Walk) else walk(model)
     counted: set[int] = set()
     found = []
     for name, array in arrays.items():

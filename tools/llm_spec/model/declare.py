@@ -22,15 +22,19 @@ from mlx_lm import utils as mlx_lm_utils
 
 from llm_spec.model.config import BadConfig, text_config
 from llm_spec.observe.hooks import patched
-from llm_spec.observe.modules import modules_of, parameters_of
+from llm_spec.observe.modules import walk
 
 MODELS = Path(__file__).with_name("models.toml")
 
 # A configuration from the network may ask for anything; this bounds how long declaring it takes.
-MOST_REPEATS = 4096
+MOST = {"layers": 1024, "n_layer": 1024, "experts": 4096}
+MOST_ENTRIES = 4096  # of a list, or letters of a pattern of layers
 
 PACKING = ("quantization", "quantization_config")
-ERRORS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, IndexError, ImportError)
+ERRORS = (
+    ValueError, TypeError, KeyError, AttributeError, ArithmeticError, IndexError, ImportError,
+    AssertionError, RuntimeError, MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,24 +73,24 @@ def declare(
         with random_state_kept(), signatures_kept(), nothing_drawn():
             model_class, args_class = mlx_lm_utils._get_classes(config)
             model = model_class(args_class.from_dict(config))
-            _cast(model, dtype)
+            _make_ready(model, dtype)
             if bits is not None:
                 with redirect_stdout(StringIO()):  # it prints the bits per weight
                     mlx_lm_utils.quantize_model(model, config, group_size, bits, mode)
     except ERRORS as error:
         kind = config.get("model_type")
         raise BadConfig(f"No model of type {kind!r} can be declared: {error}") from error
-    for module in modules_of(model).values():
-        module._set_training_mode(False)  # what eval() does, in another walk
     return model
 
 
-def _cast(model: nn.Module, dtype: mx.Dtype) -> None:
-    """What conversion does: floating arrays become `dtype`, but for those the model exempts."""
+def _make_ready(model: nn.Module, dtype: mx.Dtype) -> None:
+    """What conversion does: floating arrays become `dtype`, but for those the model exempts; and
+    what eval() does, in the same walk."""
     wanted = getattr(model, "cast_predicate", lambda path: True)
-
-    modules = modules_of(model)
-    for path, array in parameters_of(model).items():
+    modules, parameters = walk(model)
+    for module in modules.values():
+        module._set_training_mode(False)
+    for path, array in parameters.items():
         if array.dtype != dtype and mx.issubdtype(array.dtype, mx.floating) and wanted(path):
             owner, _, name = path.rpartition(".")
             if owner in modules:
@@ -103,9 +107,23 @@ def _check(config: Mapping[str, Any]) -> None:
         for key, value in level.items():
             if isinstance(value, int) and not -1 <= value < 2**31:
                 raise BadConfig(f"The configuration's {key} is {value}, which no model has.")
-            counts = "layers" in key or "experts" in key
-            if counts and isinstance(value, int) and value > MOST_REPEATS:
-                raise BadConfig(f"The configuration's {key} is {value}, more than {MOST_REPEATS}.")
+    _check_counts(config)
+
+
+def _check_counts(level: Mapping[str, Any]) -> None:
+    for key, value in level.items():
+        most = next((n for word, n in MOST.items() if word in key), None)
+        if isinstance(value, Mapping):
+            _check_counts(value)
+        elif isinstance(value, int) and most and value > most:
+            raise BadConfig(f"The configuration's {key} is {value}, more than {most}.")
+        elif _told_by_layer(key, value) and len(value) > MOST_ENTRIES:
+            said = f"{len(value):,} entries, more than {MOST_ENTRIES:,}"
+            raise BadConfig(f"The configuration's {key} has {said}.")
+
+
+def _told_by_layer(key: str, value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and "pattern" in key)
 
 
 @contextmanager

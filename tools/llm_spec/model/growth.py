@@ -50,7 +50,7 @@ def grown(model: nn.Module, fed: list[int], repeats: Repeats) -> tuple[list[Any]
     bytes grow as they did over the second.
     """
     tried, updates = make_prompt_cache(model), Updates()
-    with watched(model, tried, updates), repeats.called_once(updates, []):
+    with watched(model, tried, updates, repeats.modules.values()), repeats.called_once(updates, []):
         model(mx.zeros((1, FEW), mx.int32), cache=tried)
     caches, sizes = make_prompt_cache(model), []
     alike: dict[str, tuple[list[Bytes], dict[str, Any]]] = {}
@@ -81,7 +81,8 @@ def _run(
 ) -> tuple[list[Any], list[Bytes]]:
     """The model's `own` caches after two pieces, and their bytes after each: a line from there."""
     caches = make_prompt_cache(model)
-    kept = [_parts(caches)[index] for index in own]
+    parts = _parts(caches)
+    kept = [parts[index] for index in own]
     found = [(0, 0)]
     with repeats.called_once({}, []):
         for tokens in fed[:2]:

@@ -1,12 +1,11 @@
-"""What a declared model's weights would be once packed, without packing each of its modules.
+"""What a declared model's weights are, and would be once packed, by looking at one of each kind.
 
-Modules of one kind, shape and type are packed alike, so one of each is packed: a model of 60 layers
-has a dozen kinds. Which modules are packed, and how, is what mlx-lm's own conversion decides.
+Modules of one kind hold the same weights and are packed alike: a model of 60 layers has a dozen
+kinds. Which modules are packed, and how, is what mlx-lm's own conversion decides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
-from dataclasses import replace
 from io import StringIO
 from typing import Any, NamedTuple
 
@@ -17,66 +16,104 @@ from mlx_lm import utils as mlx_lm_utils
 from llm_spec.model.accounting import WeightGroup, groups
 from llm_spec.model.config import BadConfig
 from llm_spec.model.declare import ERRORS
+from llm_spec.model.repeats import Kinds
 from llm_spec.observe.hooks import patched
-from llm_spec.observe.modules import modules_of
+from llm_spec.observe.modules import Walk, walk
 
 Choice = Callable[[str, nn.Module], bool | dict[str, Any]]
+Choices = dict[str, dict[str, Any]]
 
 
-class Leaf(NamedTuple):
-    """A module without others inside, and the kind that packs alike."""
+class Alike(NamedTuple):
+    """Modules of one kind: the first of them, the weights that each holds itself, and their paths
+    in the model."""
 
     module: nn.Module
-    kind: str
+    weights: list[WeightGroup]
+    paths: list[str]
+
+    @property
+    def parameters(self) -> int:
+        """The logical weights of all of them."""
+        return len(self.paths) * sum(group.parameters for group in self.weights)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all of them."""
+        return len(self.paths) * sum(group.bytes for group in self.weights)
 
 
-def leaves_of(model: nn.Module) -> dict[str, Leaf]:
-    """The modules that conversion may pack, by path."""
-    modules = {path: m for path, m in modules_of(model).items() if not _holds_modules(m)}
-    return {path: Leaf(module, _kind(module)) for path, module in modules.items()}
+def alike(walked: Walk, kinds: Kinds) -> list[Alike]:
+    """The modules that hold weights of a model, by kind. What several share counts as the first's.
+
+    `walked` is a walk over the model.
+    """
+    counted: set[int] = set()
+    own: dict[str, dict[str, mx.array]] = {}
+    for name, array in walked.parameters.items():
+        if id(array) in counted:
+            continue
+        counted.add(id(array))
+        owner, _, key = name.rpartition(".")
+        while owner not in walked.modules:  # in a list or a dictionary that a module keeps
+            owner, _, holder = owner.rpartition(".")
+            key = f"{holder}.{key}"
+        own.setdefault(owner, {})[key] = array
+    paths: dict[Any, list[str]] = {}
+    for path, arrays in own.items():
+        paths.setdefault((kinds.of(walked.modules[path]), *arrays), []).append(path)
+    return [
+        Alike(module := walked.modules[path], _weights(module, own[path]), [path, *others])
+        for path, *others in paths.values()
+    ]
 
 
-def packed_groups(
-    model: nn.Module, leaves: dict[str, Leaf], plain: list[WeightGroup], bits: int
-) -> list[WeightGroup]:
-    """`groups` of the declared `model`, once mlx-lm has packed it at `bits`.
+def packed(model: nn.Module, plain: Iterable[Alike], bits: int) -> list[Alike]:
+    """The `plain` weights of a declared model, once mlx-lm has packed it at `bits`.
 
-    `leaves` are its modules (`leaves_of`) and `plain` its groups as they are. The model is left as
-    it is, and nothing is evaluated. Raises BadConfig where mlx-lm cannot pack it.
+    The model is left as it is, and nothing is evaluated. Raises BadConfig where mlx-lm cannot pack.
     """
     try:
-        return _packed_groups(leaves, _choices(model, leaves, bits), plain)
+        choices = _choices(model, plain, bits)
+        return [each for modules in plain for each in _packed(modules, choices)]
     except ERRORS as error:
         raise BadConfig(f"The model cannot be packed at {bits} bits: {error}") from error
 
 
-def _packed_groups(
-    leaves: dict[str, Leaf], choices: dict[str, dict[str, Any]], plain: list[WeightGroup]
-) -> list[WeightGroup]:
-    alike: dict[str, list[WeightGroup]] = {}
-    found, packed = [], set()
-    for group in plain:
-        path = group.name.rpartition(".")[0]
-        if path not in choices:
-            found.append(group)
-        elif path not in packed:
-            packed.add(path)
-            kind = f"{leaves[path].kind} {choices[path]}"
-            if kind not in alike:
-                alike[kind] = groups(_alone(leaves[path].module.to_quantized(**choices[path])))
-            found += [_inside(path, each) for each in alike[kind]]
-    return found
+def _packed(plain: Alike, choices: Choices) -> Iterable[Alike]:
+    module, weights, all_ = plain
+    paths: dict[str, list[str]] = {}
+    for path in all_:
+        paths.setdefault(str(choices.get(path, "")), []).append(path)
+    for some in paths.values():
+        if choice := choices.get(some[0]):
+            packed = module.to_quantized(**choice)
+            yield Alike(packed, _weights(packed, walk(packed).parameters), some)
+        else:
+            yield Alike(module, weights, some)
 
 
-def _choices(model: nn.Module, leaves: dict[str, Leaf], bits: int) -> dict[str, dict[str, Any]]:
+def _weights(module: nn.Module, arrays: dict[str, mx.array]) -> list[WeightGroup]:
+    named = {f"it.{key}": array for key, array in arrays.items()}
+    found = groups(Walk({"it": module}, named))
+    return [group._replace(name=group.name[3:], arrays=_names(group)) for group in found]
+
+
+def _names(group: WeightGroup) -> tuple[str, ...]:
+    return tuple(name[3:] for name in group.arrays)
+
+
+def _choices(model: nn.Module, plain: Iterable[Alike], bits: int) -> Choices:
     """How mlx-lm's conversion packs each module that it packs, by the module's path."""
-    chosen: dict[str, dict[str, Any]] = {}
+    packable = [m for m in plain if hasattr(m.module, "to_quantized") and not _holds(m.module)]
+    chosen: Choices = {}
 
     def look(_: nn.Module, group_size: int, bits: int, mode: str, class_predicate: Choice) -> None:
         usual = {"group_size": group_size, "bits": bits, "mode": mode}
-        for path, (module, _) in leaves.items():
-            if choice := class_predicate(path, module):
-                chosen[path] = choice if isinstance(choice, dict) else usual
+        for modules in packable:
+            for path in modules.paths:
+                if choice := class_predicate(path, modules.module):
+                    chosen[path] = choice if isinstance(choice, dict) else usual
 
     unpacked: list[tuple[Any, str, Callable[..., Any]]] = [
         (nn, "quantize", look),
@@ -87,11 +124,10 @@ def _choices(model: nn.Module, leaves: dict[str, Leaf], bits: int) -> dict[str, 
     return chosen
 
 
-def _holds_modules(tree: Any) -> bool:
+def _holds(tree: Any) -> bool:
+    """Whether there are modules in it, which are packed and it is not."""
     inside = [each for each in _values(tree) if isinstance(each, dict | list)]
-    return any(
-        _filled(each) if nn.Module.is_module(each) else _holds_modules(each) for each in inside
-    )
+    return any(_filled(each) if nn.Module.is_module(each) else _holds(each) for each in inside)
 
 
 def _filled(tree: Any) -> bool:
@@ -100,20 +136,3 @@ def _filled(tree: Any) -> bool:
 
 def _values(tree: Any) -> Any:
     return tree.values() if isinstance(tree, dict) else tree
-
-
-def _kind(module: nn.Module) -> str:
-    arrays = ((name, value) for name, value in module.items() if isinstance(value, mx.array))
-    return f"{type(module)} {[(name, array.shape, array.dtype) for name, array in arrays]}"
-
-
-def _alone(module: nn.Module) -> nn.Module:
-    model = nn.Module()
-    model.it = module
-    return model
-
-
-def _inside(path: str, group: WeightGroup) -> WeightGroup:
-    """The group of a module that stood alone, at its place in the model."""
-    name, *arrays = (path + each.removeprefix("it") for each in (group.name, *group.arrays))
-    return replace(group, name=name, arrays=tuple(arrays))

@@ -11,14 +11,13 @@ import functools
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 from mlx import nn
 
 from llm_spec.observe.hooks import patched
-from llm_spec.observe.modules import modules_of
+from llm_spec.observe.modules import Walk, walk
 
 PLAIN = (str, int, float, bool, type(None), mx.Dtype)
 NO_HOLDERS = (mx.array, *PLAIN, nn.Module, list, tuple)
@@ -31,16 +30,17 @@ class Effect(NamedTuple):
     output: Any
     left: list[dict[str, Any]]
     told: list[list[Any]]
-    calls: list[tuple[int, Any]]
+    calls: list[tuple[str, Any]]
 
 
 class Repeats:
-    """Which modules of `model` are alike."""
+    """Which modules of a model are alike: `walked` is a walk over it."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = list(modules_of(model).values())
-        self._kinds = Kinds()
-        self._number = {id(module): self._kinds.of(module) for module in self._modules}
+    def __init__(self, walked: Walk, kinds: Kinds | None = None) -> None:
+        self.modules = walked.modules
+        self._kinds = kinds or Kinds()
+        self._path = {id(module): path for path, module in self.modules.items()}
+        self._number = {id(module): self._kinds.of(module) for module in self.modules.values()}
         numbers = Counter(self._number.values())
         self._many = {kind for kind, count in numbers.items() if count > 1}
 
@@ -59,7 +59,8 @@ class Repeats:
                     return original(module, *args, **kwargs)
                 holders = list(_holders(given))
                 if effect := effects.get((kind, form)):
-                    _repeat(effect, module, holders, updates, calls)
+                    _repeat(effect, holders, updates)
+                    calls.extend(self._calls(effect, module))
                     return effect.output
                 before = [len(updates.get(id(each), ())) for each in holders]
                 called = len(calls)
@@ -71,7 +72,7 @@ class Repeats:
                     told = [
                         updates.get(id(h), [])[n:] for h, n in zip(holders, before, strict=True)
                     ]
-                    places = {id(each): n for n, each in enumerate(modules_of(module).values())}
+                    places = {id(m): place for place, m in walk(module).modules.items()}
                     inside = [(places[id(call.module)], call) for call in calls[called:]]
                     effects[kind, form] = Effect(output, [*map(_copied, left)], told, inside)
                 return output
@@ -79,26 +80,24 @@ class Repeats:
             return replacement
 
         # MLX's own modules take one step each, and looking them up takes as long.
-        classes = {type(each) for each in self._modules}
+        classes = {type(each) for each in self.modules.values()}
         own = [each for each in classes if not each.__module__.startswith("mlx.")]
         with patched([(each, "__call__", once(each.__call__)) for each in own]):
             yield
 
+    def _calls(self, effect: Effect, module: nn.Module) -> Iterator[Any]:
+        """The calls in it, as if made in `module`."""
+        path = self._path[id(module)]
+        for place, call in effect.calls:
+            inside = self.modules[f"{path}.{place}" if place else path]
+            yield type(call)(inside, call.inputs, call.output)
 
-def _repeat(
-    effect: Effect,
-    module: nn.Module,
-    holders: list[Any],
-    updates: dict[int, list[Any]],
-    calls: list[Any],
-) -> None:
+
+def _repeat(effect: Effect, holders: list[Any], updates: dict[int, list[Any]]) -> None:
     for holder, left, told in zip(holders, effect.left, effect.told, strict=True):
         _contents(holder).update(_copied(left))
         if told:
             updates.setdefault(id(holder), []).extend(told)
-    if effect.calls:
-        inside = list(modules_of(module).values())
-        calls += [replace(call, module=inside[place]) for place, call in effect.calls]
 
 
 def _copied(contents: dict[str, Any]) -> dict[str, Any]:
@@ -118,9 +117,7 @@ class Kinds:
     def of(self, module: nn.Module) -> int:
         """The number of its kind."""
         if (known := self._known.get(id(module))) is None:
-            attributes = {**vars(module), **module}
-            attributes.pop("_no_grad", None)  # which only training reads
-            form = type(module), tuple((k, self._form(v)) for k, v in attributes.items())
+            form = type(module), self._attributes(vars(module)), self._attributes(module)
             known = self._known[id(module)] = self._numbers.setdefault(form, len(self._numbers))
         return known
 
@@ -129,6 +126,18 @@ class Kinds:
         kinds = Kinds()
         kinds._numbers = self._numbers
         return kinds.of(module)
+
+    def _attributes(self, attributes: dict[str, Any]) -> tuple[Any, ...]:
+        found = []
+        for name, value in attributes.items():
+            kind: Any = type(value)
+            if kind is mx.array:
+                found += [name, value.shape, value.dtype]
+            elif kind in PLAIN:
+                found += [name, kind, value]
+            elif name != "_no_grad":  # which only training reads
+                found += [name, self._form(value)]
+        return tuple(found)
 
     def _form(self, value: Any) -> Any:
         if isinstance(value, nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -52,8 +52,14 @@ class Watcher(Protocol):
 
 
 @contextmanager
-def watched(model: nn.Module, cache: list[Any] | None, watcher: Watcher) -> Iterator[None]:
-    """Tell `watcher` what `model` does in this thread while the context is open.
+def watched(
+    model: nn.Module,
+    cache: list[Any] | None,
+    watcher: Watcher,
+    modules: Iterable[nn.Module] | None = None,
+) -> Iterator[None]:
+    """Tell `watcher` what `model` does in this thread while the context is open. `modules` are the
+    model's, where they have been looked for.
 
     Everything is put back when it closes, after an exception or an interrupt too. The patches reach
     the whole process, so watch one model at a time; calls in other threads pass through unnoticed.
@@ -74,9 +80,10 @@ def watched(model: nn.Module, cache: list[Any] | None, watcher: Watcher) -> Iter
         return replacement
 
     # Originals are looked up before the first patch: a subclass would inherit a patch, and add one.
+    classes = {type(module) for module in modules or modules_of(model).values()}
     plan = [
         (owner, name, told(getattr(owner, name), after, before))
-        for owner, name, after, before in _points(model, cache, watcher)
+        for owner, name, after, before in _points(classes, cache, watcher)
         if hasattr(owner, name)
     ]
     with patched(plan):
@@ -140,10 +147,10 @@ def _inherit(owner: type, name: str) -> None:
 
 
 def _points(
-    model: nn.Module, cache: list[Any] | None, watcher: Watcher
+    classes: set[type], cache: list[Any] | None, watcher: Watcher
 ) -> Iterator[tuple[Any, str, Function, Function | None]]:
     """Where to watch: the owner and name of each function, and whom to tell after and before."""
-    for module_class in {type(module) for module in modules_of(model).values()}:
+    for module_class in classes:
         yield module_class, "__call__", watcher.left, watcher.entered
         yield module_class, "as_linear", watcher.left, watcher.entered
     for cache_class in {type(part) for entry in cache or () for part in cache_parts(entry)}:

@@ -5,12 +5,13 @@ from typing import Any
 
 from mlx import nn
 
-from llm_spec.model.accounting import WeightGroup, groups
-from llm_spec.model.config import text_config
-from llm_spec.model.declare import declare
+from llm_spec.model.config import BadConfig, text_config
+from llm_spec.model.declare import ERRORS, declare
 from llm_spec.model.dry_run import dry_run
-from llm_spec.model.packed import leaves_of, packed_groups
+from llm_spec.model.packed import Alike, alike, packed
+from llm_spec.model.repeats import Kinds, Repeats
 from llm_spec.model.steps import Step
+from llm_spec.observe.modules import walk
 from llm_spec.performance.intermediate import working_set
 from llm_spec.performance.plan import LONGEST_CONTEXT, ContextCost, Variant, followed
 from llm_spec.performance.published import WIDTHS, Row
@@ -33,10 +34,11 @@ def variants(
     """
     model = declare(config, bits=None)
     # Counted before it runs: some models keep arrays of a pass.
-    plain, costs = groups(model), _costs(model, config, longest, fused)
-    leaves, found = leaves_of(model), []
+    walked, kinds, found = walk(model), Kinds(), []
+    plain = alike(walked, kinds)
+    costs = _costs(model, Repeats(walked, kinds), config, longest, fused)
     for bits in widths:
-        weights = plain if bits is None else packed_groups(model, leaves, plain, bits)
+        weights = plain if bits is None else packed(model, plain, bits)
         found.append(_variant(name, str(bits or 16), weights, *costs))
     return found
 
@@ -49,17 +51,20 @@ def stored(
     longest: int = LONGEST_CONTEXT,
 ) -> Variant:
     """A loaded model as it is stored. Its weights may be mapped and not read."""
-    return _variant(name, "{:.2g} stored", groups(model), *_costs(model, config, longest, fused))
+    walked, kinds = walk(model), Kinds()
+    weights = alike(walked, kinds)
+    costs = _costs(model, Repeats(walked, kinds), config, longest, fused)
+    return _variant(name, "{:.2g} stored", weights, *costs)
 
 
 def _variant(
     name: str,
     width: str,
-    weights: list[WeightGroup],
+    weights: list[Alike],
     course: ContextCost,
     read: Mapping[str, float],
 ) -> Variant:
-    stored, parameters = sum(g.bytes for g in weights), sum(g.parameters for g in weights)
+    stored, parameters = sum(m.bytes for m in weights), sum(m.parameters for m in weights)
     return Variant(
         name=name,
         width=width.format(8 * stored / parameters),
@@ -72,14 +77,18 @@ def _variant(
 
 
 def _costs(
-    model: nn.Module, config: Mapping[str, Any], longest: int, fused: bool
+    model: nn.Module, repeats: Repeats, config: Mapping[str, Any], longest: int, fused: bool
 ) -> tuple[ContextCost, dict[str, float]]:
     """What a context costs, and the share of each module's weights that a token reads."""
     limit = _context(config)
-    run = dry_run(model, followed(limit, longest))
+    try:
+        run = dry_run(model, followed(limit, longest), repeats=repeats)
+    except ERRORS as error:
+        kind, said = config.get("model_type"), f"{type(error).__name__}: {error}"
+        raise BadConfig(f"No pass of a model of type {kind!r} can be planned ({said}).") from error
     working = working_set(model, run.calls, fused)
     course = ContextCost(run.steps, [working(step) for step in run.steps], limit)
-    return course, shares(model, run.calls)
+    return course, shares(repeats.modules, run.calls)
 
 
 def _context(config: Mapping[str, Any]) -> int:

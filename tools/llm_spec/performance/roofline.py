@@ -13,7 +13,9 @@ from mlx import nn
 
 from llm_spec.model.accounting import WeightGroup, groups, layer_of
 from llm_spec.model.dry_run import Call, dry_run
-from llm_spec.observe.modules import modules_of
+from llm_spec.model.packed import Alike, alike
+from llm_spec.model.repeats import Kinds, Repeats
+from llm_spec.observe.modules import modules_of, walk
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,27 @@ def decode_read(model: nn.Module, context: int) -> DecodeRead:
     Of a table that is only looked up in, one row; of stacked experts, those that the router picks
     for one token; of everything else, all of it.
     """
-    run = dry_run(model, context)
-    return DecodeRead(context, weights_read(groups(model), shares(model, run.calls)), run.used)
+    walked, kinds = walk(model), Kinds()
+    weights = alike(walked, kinds)
+    run = dry_run(model, context, repeats=Repeats(walked, kinds))
+    read = shares(walked.modules, run.calls)
+    return DecodeRead(context, weights_read(weights, read), run.used)
 
 
-def weights_read(weights: list[WeightGroup], read: Mapping[str, float]) -> int:
+def weights_read(weights: list[Alike], read: Mapping[str, float]) -> int:
     """Bytes of `weights` of which the modules in `read` read a share, and all others all."""
-    return round(sum(group.bytes * _share_of(group, read) for group in weights))
+    each = ((sum(g.bytes for g in m.weights), m.paths) for m in weights)
+    return round(sum(bytes_ * sum(read.get(p, 1.0) for p in paths) for bytes_, paths in each))
 
 
-def shares(model: nn.Module, calls: list[Call]) -> dict[str, float]:
-    """The share of its weights that each module called in a step reads, by the module's path."""
+def shares(modules: Mapping[str, nn.Module], calls: list[Call]) -> dict[str, float]:
+    """The share of its weights that each of a model's `modules`, by path, reads in the `calls` of a
+    step, where it is called in it."""
     found: dict[int, float] = {}
     for call in calls:
         key = id(call.module)
         found[key] = min(1.0, found.get(key, 0.0) + _share(call))
-    return {path: found[id(m)] for path, m in modules_of(model).items() if id(m) in found}
+    return {path: found[id(m)] for path, m in modules.items() if id(m) in found}
 
 
 def prefill_flops(model: nn.Module, tokens: int) -> int:
@@ -69,7 +76,7 @@ def prefill_flops(model: nn.Module, tokens: int) -> int:
     Only the layers count: the head is asked for the last token alone. Attention's own products are
     left out, because they need no weights and grow with the context.
     """
-    inside, read = layer_of(model), shares(model, dry_run(model, 1).calls)
+    inside, read = layer_of(model), shares(modules_of(model), dry_run(model, 1).calls)
     used = sum(
         group.parameters * _share_of(group, read)
         for group in groups(model)
