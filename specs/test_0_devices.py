@@ -2,6 +2,9 @@
 
 import contextlib
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -109,3 +112,41 @@ def test_a_law_that_would_end_the_process_is_not_run(exhibit, monkeypatch):
     says = exhibit.measured("devices on which the law ran", ran, should_be=["cpu"])
 
     assert ran == ["cpu"], says
+
+
+# Threads that a matrix product starts beside the one that MLX computes in.
+MULTIPLY = """
+import sys
+from llm_spec.numerics import blas
+using = blas.preload(processes=int(sys.argv[1]))
+import mlx.core as mx, psutil
+mx.eval(mx.ones(2) + 1)
+before = psutil.Process().num_threads()
+mx.eval(mx.ones((1024, 1024)) @ mx.ones((1024, 1024)))
+print(using, psutil.Process().num_threads() - before, sep="; ")
+"""
+BESIDE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def tell_each_that_it_is_alone(monkeypatch):
+    monkeypatch.setitem(globals(), "MULTIPLY", MULTIPLY.replace("int(sys.argv[1])", "1"))
+
+
+@pytest.mark.claim(id="0.211", falsifier=tell_each_that_it_is_alone)
+def test_processes_side_by_side_share_the_processors(exhibit):
+    """Threads that a product of two matrices, 1,024 wide, starts: in a process that computes alone,
+    and in one of as many as there are processors."""
+    environment = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    rows = []
+    for processes in (1, BESIDE):
+        command = [sys.executable, "-c", MULTIPLY, str(processes)]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        using, _, more = run.stdout.strip().rpartition("; ")
+        rows.append([processes, using, int(more)])
+    exhibit.table(rows, columns=["processes", "BLAS", "further threads"], title="one product")
+    if BESIDE == 1 or not rows[0][2]:
+        pytest.skip(f"a product takes one thread here in any case ({rows[0][1]})")
+
+    says = exhibit.measured("further threads of one of many processes", rows[1][2], should_be=0)
+
+    assert rows[1][2] == 0, says

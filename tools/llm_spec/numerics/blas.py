@@ -24,21 +24,25 @@ then holds the core that the other threads need: a token of SmolLM2 takes 270 to
 def preload(processes: int = 1) -> str:
     """Load the first usable BLAS and return what is in use, for people to read.
 
-    Its threads are shared out among so many `processes` that compute side by side: threads that
-    wait for a core spin, and a product that is split now one way and now another is rounded anew.
+    The processors are shared out among so many `processes` that compute side by side: a product
+    that is split now one way and now another is rounded anew. Each thread has a count of its own,
+    and MLX multiplies in one that it starts later: so `OMP_NUM_THREADS` says it to all, and to what
+    this process starts.
 
     Must run before the first import of `mlx.core`; after it, nothing can be changed any more. What
-    the environment says of how threads wait is kept.
+    the environment says of how many threads there are, and how they wait, is kept.
     """
     if sys.platform != "linux":
         return "Accelerate" if sys.platform == "darwin" else "the platform's own"
     if "mlx.core" in sys.modules:
         return "unknown (mlx.core was imported first)"
-    os.environ.setdefault(*SLEEPS)  # OpenMP reads it while it is loaded
+    os.environ.setdefault(*SLEEPS)  # OpenMP reads it while it is loaded, and so the count
+    if processes > 1:
+        share = len(os.sched_getaffinity(0)) // processes
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
     for library in candidates():
         try:
             loaded = _load(library)
-            _share(loaded, processes)
         except (OSError, AttributeError):
             continue  # it lacks a run-time library or is no CBLAS: the next may do
         return _describe(loaded, library)
@@ -80,11 +84,6 @@ def _load(library: Path) -> ctypes.CDLL:
     loaded = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     loaded.cblas_sgemm  # noqa: B018  raises AttributeError where the symbol is missing
     return loaded
-
-
-def _share(loaded: ctypes.CDLL, processes: int) -> None:
-    if processes > 1 and hasattr(loaded, "openblas_set_num_threads"):
-        loaded.openblas_set_num_threads(max(1, loaded.openblas_get_num_threads() // processes))
 
 
 def _describe(loaded: ctypes.CDLL, library: Path) -> str:
