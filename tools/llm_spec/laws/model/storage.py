@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
+import itertools
 from typing import Any
 
 import mlx.core as mx
@@ -37,7 +39,7 @@ GROUP, BITS = 32, 8
 SMALLEST_GROUP = 32  # weights, of affine quantisation: all other groups are multiples
 ROOM = 2**26  # bytes of a model of which a third copy may be held
 FEW = 8  # tokens for packed products, which a CPU computes thirty times slower
-MANY = 256  # tokens, to reach experts that few of them are sent to
+MANY = (64, 256)  # tokens, to reach experts that few of them are sent to: some, or else all
 HUGE = 4  # an array above a part in as many of a large model has a gradient that is too large
 SAMPLED = 64  # weights of an array that tell most layers apart
 MENTIONED = 3  # arrays without an effect, after which the search ends
@@ -210,11 +212,8 @@ def _is_flat(path: str, array: mx.array) -> bool:
 def _turned(case: Case, path: str, array: mx.array) -> bool:
     """Whether the logits change when the rows of an array are turned round. An array whose gradient
     would fill the memory is judged so."""
-    try:
-        case.model.load_weights([(path, array[..., ::-1])], strict=False)
-        return not np.array_equal(logits_of(case.model, case.token_ids), case.logits)
-    finally:
-        case.model.load_weights([(path, array)], strict=False)
+    turned = (path, array[..., ::-1])
+    return not _is_as_usual(case, turned, array, case.token_ids, case.logits)
 
 
 def _still(case: Case, paths: list[str]) -> list[str]:
@@ -226,21 +225,30 @@ def _still(case: Case, paths: list[str]) -> list[str]:
     if not paths:
         return []
     weights = dict(tree_flatten(case.model.parameters()))
-    many = np.random.default_rng(0).permutation(case.logits.shape[-1])[:MANY].tolist()
-    usual = ((case.token_ids, case.logits), (many, logits_of(case.model, many)))
-    still = []
-    for path in paths:
+    many = np.random.default_rng(0).permutation(case.logits.shape[-1]).tolist()
+    usual = functools.cache(lambda tokens: logits_of(case.model, many[:tokens]))
+
+    def is_still(path: str) -> bool:
         array = weights[path]
         shift = mx.random.normal(array.shape, key=mx.random.key(0)).astype(array.dtype)
-        try:
-            case.model.load_weights([(path, array + 3 * shift)], strict=False)
-            if all(np.array_equal(logits_of(case.model, ids), logits) for ids, logits in usual):
-                still.append(path)
-        finally:
-            case.model.load_weights([(path, array)], strict=False)
-        if len(still) == MENTIONED:
-            break
-    return still
+        other = array + 3 * shift
+        return _is_as_usual(case, (path, other), array, case.token_ids, case.logits) and all(
+            _is_as_usual(case, (path, other), array, many[:tokens], usual(tokens))
+            for tokens in MANY
+        )
+
+    return list(itertools.islice(filter(is_still, paths), MENTIONED))
+
+
+def _is_as_usual(
+    case: Case, other: tuple[str, mx.array], array: mx.array, ids: list[int], logits: np.ndarray
+) -> bool:
+    """Whether the model gives these logits with another array of that name in the array's place."""
+    try:
+        case.model.load_weights([other], strict=False)
+        return np.array_equal(logits_of(case.model, ids), logits)
+    finally:
+        case.model.load_weights([(other[0], array)], strict=False)
 
 
 def _sample(array: mx.array) -> tuple[float, ...]:
