@@ -28,6 +28,7 @@ pytest_plugins = [
     "fixtures.plugins.own_jobs",
     "fixtures.plugins.reporter",
     "fixtures.plugins.running",
+    "fixtures.plugins.progress",
     "fixtures.plugins.proofs",
     "fixtures.plugins.workers",
     "fixtures.plugins.missing_here",

@@ -10,7 +10,7 @@ from fixtures.doubles.refusals import is_one_sentence
 from fixtures.doubles.suite_run import ROOT
 from llm_spec.cli import candidates, command_line
 from llm_spec.ledger import results
-from llm_spec.quality import assistant, own_jobs
+from llm_spec.quality import answering, assistant, own_jobs
 
 # ── Measured once ───────────────────────────────────────────────────────────────────────────────
 
@@ -20,14 +20,14 @@ CARD = {"licence": "MIT", "languages": ["en", "de"], "context": 4096}
 def measuring(names, interrupted=()):
     """In place of the suite's own run: notes which model it is asked for, and writes results."""
 
-    def start_pytest(arguments, log):
+    def start_pytest(arguments, log, look):
         name = Path(arguments[arguments.index("--model") + 1]).name
         names.append(name)
         if name in interrupted:
             raise KeyboardInterrupt
-        answer = assistant.Answer("yes", True, 3, 0.1, 50.0, 0.2, 10**9)
+        answer = answering.Answer("yes", True, 3, 0.1, 50.0, 10**9)
         job = assistant.Job("agree", "Agree.", "", (("yes", lambda text, source: None),))
-        trials = assistant.ask(lambda prompt, seed: answer, [job], [0, 1])
+        trials = assistant.ask(lambda prompt, seeds: [answer for _ in seeds], [job], [0, 1])
         entry = assistant.candidate(name, trials, 10**8) | CARD
         exhibit = {"kind": "candidates", "title": "", "sources": "x", "candidates": [entry]}
         Path(arguments[arguments.index("--report") + 1]).write_text(json.dumps({
@@ -134,7 +134,7 @@ def test_a_mistake_in_ones_own_jobs_is_refused_in_one_sentence(tmp_path, exhibit
     file.write_text(JOBS)
     right = own_jobs.read_jobs(file)
     missed = {
-        text: [v.criterion for v in assistant.judge(right.jobs[0], assistant.Answer(text))
+        text: [v.criterion for v in assistant.judge(right.jobs[0], answering.Answer(text))
                if not v.met]
         for text in ANSWERS
     }  # fmt: skip

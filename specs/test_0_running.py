@@ -72,6 +72,50 @@ def test_a_run_on_a_model_names_the_claim_that_is_running(exhibit, tmp_path):
     assert told == wanted, says
 
 
+A_QUARTER = """
+import pytest, time
+
+@pytest.mark.parametrize("mended", ["tiny-llama"])
+@pytest.mark.claim(id="9.1")
+def test_that_takes_seconds(mended, progress):
+    progress(0.25)
+    time.sleep(3)
+"""
+
+
+def tell_the_seconds_so_far(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+def pytest_sessionstart():
+    from fixtures.plugins.running import Running
+    Running.estimate = lambda self, seconds: f", 25% done, about {seconds:.0f} s left"
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.220", falsifier=tell_the_seconds_so_far)
+def test_a_spec_that_tells_its_share_is_named_with_the_seconds_that_are_left(exhibit, tmp_path):
+    """A spec that has done a quarter after 2 s is told to take three times as long from there."""
+    suite, file = small_suite(tmp_path / "suite", A_QUARTER, ["9.1"]), tmp_path / "share"
+    run = start_pytest("specs", "--model", "tiny-llama", "--progress", str(file), root=suite)
+    output, _ = run.communicate()
+    exhibit.text(output, title="the output of a run")
+    told = [
+        tuple(map(int, figures))
+        for figures in re.findall(r"running for (\d+) s, (\d+)% done, about (\d+) s left", output)
+    ]
+
+    says = exhibit.measured(
+        "seconds so far, per cent done, seconds left",
+        told,
+        should_be="2, 25, 6; a second more if late",
+    )
+
+    assert file.read_text() == "0.2500", f"{file.read_text()} in the file, but should be 0.2500"
+    assert len(told) == 1, says
+    seconds, share, left = told[0]
+    assert (share, left - 3 * seconds in (-1, 0, 1)) == (25, True), says
+
+
 def leave_the_line(monkeypatch, tmp_path):
     plant(monkeypatch, tmp_path, """
 def pytest_sessionstart():

@@ -9,17 +9,18 @@ from fixtures.texts import jobs, prompts
 from fixtures.texts.passages import fingerprint
 from llm_spec.model import accounting
 from llm_spec.model.release import has_chat_template
-from llm_spec.quality import assistant
+from llm_spec.performance.others import OtherPrograms
+from llm_spec.quality import answering, assistant
 from llm_spec.quality.card import card
 
 SMALL, LARGE = 1e9, 3e9  # parameters
 CONTROLS = {
-    "constant: bullets": assistant.constant(
+    "constant: bullets": answering.constant(
         "Here are the key points:\n\n- It is a very interesting text about a current subject.\n"
         "- It makes several good points and gives examples.\n- It ends with a clear conclusion."
     ),
-    "constant: polite": assistant.constant("Thank you for your message. I agree with all of it."),
-    "copy of the prompt": assistant.copy,
+    "constant: polite": answering.constant("Thank you for your message. I agree with all of it."),
+    "copy of the prompt": answering.copy_of_the_prompt,
 }
 
 
@@ -58,7 +59,7 @@ def test_three_of_the_plans_four_prompts_lack_their_source(exhibit):
 
 
 def leave_the_template_out(monkeypatch):
-    monkeypatch.setattr(assistant, "chat_prompt", lambda tokenizer, text: tokenizer.encode(text))
+    monkeypatch.setattr(answering, "chat_prompt", lambda tokenizer, text: tokenizer.encode(text))
 
 
 @pytest.mark.claim(id="7.21", falsifier=leave_the_template_out)
@@ -68,7 +69,7 @@ def test_every_job_reaches_the_model_whole_and_through_its_chat_template(trained
     if not has_chat_template(tokenizer):
         pytest.skip("this model has no chat template")
     asked = {
-        job.name: tokenizer.decode(assistant.chat_prompt(tokenizer, job.prompt))
+        job.name: tokenizer.decode(answering.chat_prompt(tokenizer, job.prompt))
         for job in jobs.the_four()
     }
     exhibit.text(asked["reply"], title="one prompt, as the model reads it")
@@ -152,7 +153,7 @@ def test_a_good_answer_is_accepted_and_one_fault_in_it_is_found(exhibit):
 
 
 def missed(job, text):
-    verdicts = assistant.judge(job, assistant.Answer(text))
+    verdicts = assistant.judge(job, answering.Answer(text))
     return ", ".join(verdict.criterion for verdict in verdicts if not verdict.met)
 
 
@@ -194,10 +195,10 @@ def test_first_token_and_speed_account_for_the_whole_reply(trained, exhibit):
     """A reply of a few tokens to the plan's e-mail, timed from outside."""
     if not has_chat_template(trained.tokenizer):
         pytest.skip("this model has no chat template")
-    assistant.responder(trained.model, trained.tokenizer, max_tokens=2)("Hello", seed=0)  # warms up
-    respond = assistant.responder(trained.model, trained.tokenizer, max_tokens=12)
+    answering.responder(trained.model, trained.tokenizer, max_tokens=2)("Hello", [0])  # warms up
+    respond = answering.responder(trained.model, trained.tokenizer, max_tokens=12)
     start = time.perf_counter()
-    answer = respond(prompts.ASSISTANT_PROMPTS["reply"], seed=0)
+    (answer,) = respond(prompts.ASSISTANT_PROMPTS["reply"], [0])
     elapsed = time.perf_counter() - start
     exhibit.table(
         [[answer.first_token_s, answer.tokens_per_s, (answer.peak_bytes or 0) / 1e9, answer.text]],
@@ -213,39 +214,79 @@ def test_first_token_and_speed_account_for_the_whole_reply(trained, exhibit):
     assert 0.9 <= accounted / elapsed <= 1, says
 
 
+# ── Several answers at once ───────────────────────────────────────────────────────────────────
+
+
+def swap_the_random_numbers(monkeypatch):
+    draws = answering._draws
+    monkeypatch.setattr(answering, "_draws", lambda seeds: draws([*reversed(seeds)]))
+
+
+@pytest.mark.claim(id="7.27", falsifier=swap_the_random_numbers)
+def test_answers_written_side_by_side_equal_answers_written_one_at_a_time(trained, exhibit):
+    """The first tokens of answers with five seeds: more than are written at once."""
+    if not has_chat_template(trained.tokenizer):
+        pytest.skip("this model has no chat template")
+    respond = answering.responder(trained.unpacked, trained.tokenizer, max_tokens=12)
+    prompt, seeds = "Write a short poem.", range(answering.AT_ONCE + 1)
+    together = [answer.text for answer in respond(prompt, seeds)]
+    alone = [answer.text for seed in seeds for answer in respond(prompt, [seed])]
+    exhibit.table(
+        list(map(list, zip(seeds, alone, together, strict=True))),
+        columns=["seed", "alone", "side by side"],
+        title="the beginnings of answers",
+    )
+    apart = [seed for seed in seeds if together[seed] != alone[seed]]
+
+    says = exhibit.measured("seeds whose answers differ", apart, should_be=[])
+
+    assert len(set(alone)) > 1, f"all answers are {alone[0]!r}, so nothing tells seeds apart"
+    assert not apart, says
+
+
 # ── A model's scores ──────────────────────────────────────────────────────────────────────────
 
 
-def answers_to(subject, own):
-    respond = assistant.responder(subject.model, subject.tokenizer, own.max_tokens)
+def answers_to(subject, own, progress):
+    count = len(own.jobs) * own.answers
+    respond = answering.responder(
+        subject.model, subject.tokenizer, own.max_tokens, lambda written: progress(written / count)
+    )
     return assistant.ask(respond, own.jobs, range(own.answers))
 
 
-def answer_well(prompt, seed):
-    return assistant.Answer(
-        next(jobs.GOOD[job.name] for job in jobs.the_four() if job.prompt == prompt)
-    )
+def answer_well(prompt, seeds):
+    good = next(jobs.GOOD[job.name] for job in jobs.the_four() if job.prompt == prompt)
+    return [answering.Answer(good) for _ in seeds]
 
 
 def let_a_person_answer(monkeypatch):
     trials = assistant.ask(answer_well, jobs.the_four(), jobs.SEEDS)
-    monkeypatch.setattr(jobs, "answers_of", lambda subject: trials)
+    monkeypatch.setattr(jobs, "answers_of", lambda subject, tell: trials)
 
 
 @pytest.mark.idle
 @pytest.mark.claim(id="7.26", falsifier=let_a_person_answer)
-def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(trained, own_jobs, exhibit):
+def test_small_models_do_not_do_the_jobs_and_large_ones_do_half(
+    trained, own_jobs, progress, exhibit
+):
     """Three answers to each job, judged by all criteria; 95 % intervals. Of jobs of one's own
     (--jobs) the claim says nothing: their candidates are for `llm-spec choose`."""
     size = accounting.total_parameters(trained.packed)
     if not has_chat_template(trained.tokenizer):
         pytest.skip("this model has no chat template")
     asked = own_jobs.jobs if own_jobs else jobs.the_four()
-    trials = answers_to(trained, own_jobs) if own_jobs else jobs.answers_of(trained)
+    others = OtherPrograms()
+    if own_jobs:
+        trials = answers_to(trained, own_jobs, progress)
+    else:
+        trials = jobs.answers_of(trained, progress)
+    busy = others.share
     controls = {name: assistant.ask(control, asked, [0]) for name, control in CONTROLS.items()}
     model = assistant.candidate(trained.name, trials, accounting.total_bytes(trained.packed))
     told, listed = card(trained.path), trained.entry.licence
     model |= told | {"licence": told["licence"] or (None if listed == "unknown" else listed)}
+    model["other_programs"] = busy
     exhibit.add(
         "candidates", f"the assistant's jobs, {len(trials) // len(asked)} answers each",
         sources=fingerprint({job.name: job.prompt for job in asked}),

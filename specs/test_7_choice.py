@@ -9,7 +9,7 @@ import pytest
 from fixtures.texts import jobs
 from llm_spec.cli import choose as choose_command
 from llm_spec.ledger import results
-from llm_spec.quality import assistant, selection
+from llm_spec.quality import answering, assistant, selection
 from llm_spec.quality.selection import Candidate
 
 # ── The rule ──────────────────────────────────────────────────────────────────────────────────
@@ -51,7 +51,7 @@ def test_the_best_of_those_that_fit_and_answer_in_time_is_recommended(exhibit):
 
 def a_results_file(path, schema=results.SCHEMA, sources="the same jobs", name="a model"):
     """Results of one run with one candidate, written as the suite writes them."""
-    trials = assistant.ask(assistant.constant("no"), jobs.the_four(), [0])
+    trials = assistant.ask(answering.constant("no"), jobs.the_four(), [0])
     entry = {"kind": "candidates", "title": "", "sources": sources}
     entry["candidates"] = [assistant.candidate(name, trials)]
     path.write_text(json.dumps({"schema": schema, "claims": [{"exhibits": [entry]}]}))
@@ -150,7 +150,7 @@ def most_of(passed, tried):
 
 
 def let_a_constant_answer(monkeypatch):
-    trials = assistant.ask(assistant.constant("Thank you."), jobs.the_four(), jobs.SEEDS)
+    trials = assistant.ask(answering.constant("Thank you."), jobs.the_four(), jobs.SEEDS)
     monkeypatch.setattr(jobs, "answers_of", lambda subject: trials)
 
 

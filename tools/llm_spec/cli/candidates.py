@@ -9,14 +9,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llm_spec.ledger.results import version
 from llm_spec.quality.on_disk import OnDisk, fingerprint
+from llm_spec.text.untrusted import visible
 
 CLAIM, SPECS = "7.26", Path("specs/test_7_assistant.py")
 SUITE = ("specs", "fixtures", "tools")
+TICK = 0.5
+"""Seconds between two looks at how far a model is."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 
 
@@ -29,7 +33,8 @@ def measure(
 ) -> list[Path]:
     """The results files of these models, measured unless they are there already.
 
-    One that cannot be measured is told of, and left out. Raises Stopped.
+    One that cannot be measured is told of, and left out. Raises Stopped, and BadJobs for jobs that
+    cannot be asked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -49,16 +54,20 @@ def _measured(
     model: OnDisk, file: Path, jobs: Path | None, tell: Callable[[str], None], who: str
 ) -> str | None:
     """Measure one model into `file`; why that did not work, or None."""
-    part, log = file.with_suffix(".part.json"), file.with_suffix(".log")
+    part, log, share = (file.with_suffix(end) for end in (".part.json", ".log", ".share"))
     part.unlink(missing_ok=True)
     asked = ["--jobs", str(jobs)] if jobs else []
-    arguments = [str(SPECS), "--model", model.name, "--claim", CLAIM, *asked, "--report", str(part)]
+    asked += ["--progress", str(share), "--report", str(part)]
+    arguments = [str(SPECS), "--model", model.name, "--claim", CLAIM, *asked]
     tell(f"{who}: being measured; its output goes to {log}")
     start = time.monotonic()
     try:
-        start_pytest(arguments, log)
+        with shown(who, share, tell) as look:
+            start_pytest(arguments, log, look)
     except KeyboardInterrupt:
         raise Stopped from None
+    finally:
+        share.unlink(missing_ok=True)
     if not _is_whole(part):
         return _last_words(log)
     part.replace(file)
@@ -66,13 +75,55 @@ def _measured(
     return None
 
 
-def start_pytest(arguments: Sequence[str], log: Path) -> int:
-    """Run the suite on these arguments, without the network, and return its exit code."""
+def start_pytest(arguments: Sequence[str], log: Path, look: Callable[[], None]) -> int:
+    """Run the suite on these arguments, without the network, and return its exit code. `look` is
+    called while it runs."""
     command = [sys.executable, "-m", "pytest", *arguments]
     with log.open("w", encoding="utf-8") as output:
-        return subprocess.run(
-            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | OFFLINE, check=False
-        ).returncode
+        run = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | OFFLINE
+        )
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return run.wait(TICK)
+                look()
+        finally:
+            run.kill()  # no effect on one that has ended
+            run.wait()
+
+
+@contextmanager
+def shown(who: str, share: Path, tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """A function that shows what share of a model's answers is written, as its run says in the
+    file `share`, and how long the rest takes: a bar on a terminal, elsewhere a line per quarter."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    console, start, quarters = Console(stderr=True), time.monotonic(), 0
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Remaining()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(escape(visible(who)), total=1.0)
+
+        def look() -> None:
+            nonlocal quarters
+            done = _number(share)
+            bar.update(task, completed=done)
+            if not console.is_terminal and quarters < int(4 * done) < 4:
+                quarters = int(4 * done)
+                left = (time.monotonic() - start) * (1 - done) / done
+                tell(f"{who}: {done:.0%} of the answers written, about {left:.0f} s left")
+
+        yield look
+
+
+def _number(share: Path) -> float:
+    try:
+        return float(share.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _is_whole(part: Path) -> bool:
@@ -96,7 +147,15 @@ def _last_words(log: Path) -> str:
 def _depends_on(model: OnDisk, jobs: Path | None) -> str:
     packages = [f"{name} {version(name)}" for name in ("mlx", "mlx-lm", "transformers")]
     suite = [Path(name) for name in SUITE]
-    return fingerprint([model.path, *suite, *([jobs] if jobs else [])], model.name, *packages)
+    files = [model.path, *suite, *([jobs] if jobs else [])]
+    return fingerprint(files, model.name, *packages, *(_texts_of(jobs) if jobs else ()))
+
+
+def _texts_of(jobs: Path) -> list[str]:
+    """The texts that jobs are about: they may stand in files of their own."""
+    from llm_spec.quality.own_jobs import read_jobs
+
+    return [job.source for job in read_jobs(jobs).jobs]
 
 
 def _short(name: str) -> str:

@@ -16,21 +16,26 @@ UNKNOWN = "not stated"
 
 
 def show(candidates: Sequence[Candidate], tokens: int, replies: bool) -> None:
-    """Print a card per candidate, the best first and the controls last; with `replies`, the first
+    """Print a card per model, the best first, and what the controls did; with `replies`, the first
     reply of each model to each job, beside each other."""
     console = Console(highlight=False, markup=False, emoji=False)
     ordered = sorted(candidates, key=lambda each: (each.control, -each.rate))
-    console.print(_cards(ordered, tokens))
     models = [each for each in ordered if not each.control]
+    console.print(_cards(models, tokens))
+    if controls := [each for each in ordered if each.control]:
+        names = ", ".join(visible(each.name) for each in controls)
+        done = f"{sum(each.passed for each in controls)} of {sum(each.tried for each in controls)}"
+        console.print(f"Controls ({names}) did {done} jobs.")
     jobs = list(dict.fromkeys(job for each in models for job, _ in each.replies))
     for job in jobs if replies else ():
         console.print(Text(visible(job), style="bold"))
         width = max(24, console.width // max(1, len(models)) - 1)
-        console.print(Columns([
-            Panel(Text(visible(dict(each.replies).get(job, ""))), title=Text(visible(each.name)),
-                  width=width)
-            for each in models
-        ]))  # fmt: skip
+        console.print(Columns([_reply(each, job, width) for each in models]))
+
+
+def _reply(each: Candidate, job: str, width: int) -> Panel:
+    said = Text(visible(dict(each.replies).get(job, ""), lines=True))
+    return Panel(said, title=Text(visible(each.name)), width=width)
 
 
 def _cards(candidates: Sequence[Candidate], tokens: int) -> Table:
@@ -42,26 +47,18 @@ def _cards(candidates: Sequence[Candidate], tokens: int) -> Table:
         f"{tokens} tokens in": lambda each: _with(each.reply_s, lambda s: f"{s:.1f} s"),
         "weights": lambda each: _with(each.n_bytes, show_bytes),
         "peak memory": lambda each: _with(each.peak_bytes, show_bytes),
-        "fits": lambda each: "-" if each.control else ("yes" if each.fits else "no"),
-        "context": lambda each: _said(each, _with(each.context, lambda n: f"{n:,} tokens")),
-        "languages": lambda each: _said(each, ", ".join(each.languages) or "-"),
-        "licence": lambda each: _said(each, each.licence or "-"),
+        "fits": lambda each: "yes" if each.fits else "no",
+        "context": lambda each: f"{each.context:,} tokens" if each.context else UNKNOWN,
+        "languages": lambda each: ", ".join(each.languages) or UNKNOWN,
+        "licence": lambda each: each.licence or UNKNOWN,
     }
     table = Table("")
     for each in candidates:
-        table.add_column(Text(visible(_name(each))), overflow="fold")
+        table.add_column(Text(visible(each.name)), overflow="fold")
     for name, cell in rows.items():
         table.add_row(name, *(Text(visible(cell(each))) for each in candidates))
     return table
 
 
-def _name(each: Candidate) -> str:
-    return each.name + (" (control)" if each.control else "")
-
-
 def _with(value: float | None, show: Callable[[float], str]) -> str:
     return "-" if value is None else show(value)
-
-
-def _said(each: Candidate, text: str) -> str:
-    return UNKNOWN if text == "-" and not each.control else text

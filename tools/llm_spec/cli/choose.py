@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     130 after Ctrl-C."""
     from llm_spec.cli import cards
     from llm_spec.numerics.units import BadAmount, parse_bytes
+    from llm_spec.performance.others import MANY
     from llm_spec.text.untrusted import visible
 
     tokens = max(1, round(args.tokens))
@@ -90,6 +91,13 @@ def run(args: argparse.Namespace) -> int:
     if len(devices) > 1:
         names = ", ".join(visible(device) for device in devices)
         print(f"Times were taken on different devices ({names}): only the jobs compare.")
+    for each in candidates:
+        if each.other_programs is not None and each.other_programs >= MANY:
+            print(
+                f"{visible(each.name)}: other programs used {each.other_programs:.0%} of the "
+                "processor while it answered, so its times are too long. Close them, delete "
+                f"its file in {args.folder} and measure it again."
+            )
     print(f"\nRule: {choice.rule}")
     print(f"Recommended: {visible(choice.recommended or 'none')}")
     for reason in choice.reasons:
@@ -100,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
 def _measured(args: argparse.Namespace, budget: int | None) -> Sequence[Path]:
     """The results files of the short list. Raises Refused where there is nothing to measure."""
     from llm_spec.quality import on_disk
+    from llm_spec.quality.own_jobs import BadJobs
 
     if not measuring.SPECS.exists():
         raise Refused(f"{measuring.SPECS} is not here: run this in a checkout of llm-spec.")
@@ -112,7 +121,10 @@ def _measured(args: argparse.Namespace, budget: int | None) -> Sequence[Path]:
         _tell(f"{model.name}: {'on the short list' if model in fitting else 'does not fit'}")
     if not fitting:
         raise Refused("No assistant on this disk fits: `llm-spec fit` says which models would.")
-    return measuring.measure(fitting, args.folder, args.jobs, _tell)
+    try:
+        return measuring.measure(fitting, args.folder, args.jobs, _tell)
+    except BadJobs as error:
+        raise Refused(f"--jobs: {error}") from None
 
 
 def _fits(path: Path, budget: int | None) -> bool:

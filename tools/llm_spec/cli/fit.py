@@ -261,7 +261,8 @@ def advice(
         return [*said, f"For {wanted}: {_about(machine, best)}; {expect}."]
     if fitting:
         fastest = max(fitting, key=lambda v: expected[id(v)])
-        reaches = f"the fastest, {_visible(fastest)}, about {expected[id(fastest)]:.3g}"
+        at = f"{_visible(fastest)} at {fastest.width} bits"
+        reaches = f"the fastest, {at}, about {expected[id(fastest)]:.3g}"
         return [*said, f"No listed model that fits reaches {wanted}; {reaches}."]
     return said
 

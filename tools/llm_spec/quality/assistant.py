@@ -1,28 +1,21 @@
 """An assistant's jobs, put to a model through its chat template and judged by checkable criteria.
 
 A job is done if every criterion is met; a share of met criteria would reward an empty answer for
-inventing nothing. What answers is a plain function from (prompt, seed) to an `Answer`, so that a
+inventing nothing. What answers is a plain function from a prompt and seeds to answers, so that a
 model and a control (a constant answer, a copy of the prompt) take the same way.
 """
 
 import statistics
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-import mlx.core as mx
-from mlx_lm import stream_generate
-from mlx_lm.sample_utils import make_sampler
-
-from llm_spec.model.release import has_chat_template
+from llm_spec.quality.answering import Answer, Respond
 from llm_spec.quality.criteria import Criterion
 
 DONE = "job done"  # the criterion that stands for all of a job's criteria together
 FINISHES = "finishes"
-TEMPERATURE = 0.7
-TOP_P = 0.95
 
 
 @dataclass(frozen=True)
@@ -38,27 +31,6 @@ class Job:
     def prompt(self) -> str:
         """Return the user's message: the instruction and the whole source."""
         return f"{self.instruction}\n\n{self.source}"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back. Times in seconds; None for a control, which computes nothing.
-
-    `tokens_per_s` is the speed after the first token: the tokens that followed it over the time
-    that they took. (mlx_lm's own `generation_tps` counts the first token too and is the higher,
-    the shorter the answer.)
-    """
-
-    text: str
-    finished: bool = True
-    tokens: int | None = None
-    first_token_s: float | None = None
-    tokens_per_s: float | None = None
-    seconds: float | None = None
-    peak_bytes: int | None = None
-
-
-Respond = Callable[[str, int], Answer]
 
 
 @dataclass(frozen=True)
@@ -84,65 +56,6 @@ class Trial:
         return all(verdict.met for verdict in self.verdicts)
 
 
-def chat_prompt(tokenizer: Any, message: str) -> list[int]:
-    """Return the token ids of one user message in the model's chat template, ready to answer.
-
-    Models that can think aloud are asked not to. Raises ValueError if the tokenizer has no chat
-    template.
-    """
-    if not has_chat_template(tokenizer):
-        raise ValueError("this model has no chat template, so it cannot be asked as an assistant")
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}], add_generation_prompt=True, enable_thinking=False
-    )
-
-
-def responder(
-    model: Any, tokenizer: Any, max_tokens: int = 256, temperature: float = TEMPERATURE
-) -> Respond:
-    """Return a function that answers with a model. The same prompt and seed give the same text.
-
-    MLX's global random state and its peak-memory counter are set on every call.
-    """
-
-    def respond(prompt: str, seed: int) -> Answer:
-        token_ids = chat_prompt(tokenizer, prompt)
-        mx.random.seed(seed)
-        mx.reset_peak_memory()
-        sampler = make_sampler(temperature, TOP_P)
-        pieces = []
-        start = first = time.perf_counter()
-        for n, step in enumerate(
-            stream_generate(model, tokenizer, token_ids, max_tokens=max_tokens, sampler=sampler)
-        ):
-            if n == 0:
-                first = time.perf_counter()
-            pieces.append(step.text)
-        end = time.perf_counter()
-        tokens = step.generation_tokens
-        return Answer(
-            text="".join(pieces).rpartition("</think>")[2].strip(),
-            finished=step.finish_reason == "stop",
-            tokens=tokens,
-            first_token_s=first - start,
-            tokens_per_s=(tokens - 1) / (end - first) if tokens > 1 else None,
-            seconds=end - start,
-            peak_bytes=mx.get_peak_memory(),
-        )
-
-    return respond
-
-
-def constant(text: str) -> Respond:
-    """Return a control that gives one and the same answer to everything."""
-    return lambda prompt, seed: Answer(text)
-
-
-def copy(prompt: str, seed: int) -> Answer:
-    """Answer with the prompt itself: a control."""
-    return Answer(prompt)
-
-
 def judge(job: Job, answer: Answer) -> tuple[Verdict, ...]:
     """Hold an answer to every criterion of its job, and to having come to an end by itself."""
     verdicts = [
@@ -155,13 +68,12 @@ def judge(job: Job, answer: Answer) -> tuple[Verdict, ...]:
 
 
 def ask(respond: Respond, jobs: Iterable[Job], seeds: Sequence[int]) -> list[Trial]:
-    """Put every job to a responder once per seed."""
-    trials = []
-    for job in jobs:
-        for seed in seeds:
-            answer = respond(job.prompt, seed)
-            trials.append(Trial(job, seed, answer, judge(job, answer)))
-    return trials
+    """Put every job to a responder, once per seed."""
+    return [
+        Trial(job, seed, answer, judge(job, answer))
+        for job in jobs
+        for seed, answer in zip(seeds, respond(job.prompt, seeds), strict=True)
+    ]
 
 
 def wilson(passed: int, tried: int, z: float = 1.96) -> tuple[float, float]:

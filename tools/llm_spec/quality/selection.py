@@ -36,6 +36,8 @@ class Candidate:
     context: int | None = None
     n_bytes: int | None = None
     first_token_s: float | None = None
+    other_programs: float | None = None
+    """The share of the processor, 0 to 1, that other programs used while it answered."""
     replies: tuple[tuple[str, str], ...] = ()
     """The first reply to each job, by the job's name."""
 
@@ -193,6 +195,7 @@ def _candidate(entry: dict[str, Any], tokens: int) -> Candidate:
         context=entry.get("context"),
         n_bytes=entry.get("bytes"),
         first_token_s=None if first is None else float(first),
+        other_programs=entry.get("other_programs"),
         replies=tuple(
             {
                 str(each["task"]): str(each["text"])
