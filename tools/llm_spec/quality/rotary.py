@@ -55,7 +55,7 @@ def saved_by_reordering(model: nn.Module, layers: Sequence[int], token_ids: list
         for index in layers:
             layer = layers_of(model)[index]
             reordered.enter_context(rows_in_another_order(layer, interleaved=False))
-        return _saved(before, _bits(model, token_ids))
+        return saved(before, _bits(model, token_ids))
 
 
 def saved_by_other_bases(model: nn.Module, token_ids: list[int]) -> dict[str, Saved]:
@@ -72,8 +72,23 @@ def saved_by_other_bases(model: nn.Module, token_ids: list[int]) -> dict[str, Sa
     for kind, modules in kinds.items():
         for factor in FACTORS:
             with _base_times(modules, factor):
-                found[f"{kind} × {factor:g}"] = _saved(before, _bits(model, token_ids))
+                found[f"{kind} × {factor:g}"] = saved(before, _bits(model, token_ids))
     return found
+
+
+def matrix(projection: Any) -> mx.array:
+    """The matrix of a linear module in float32, (outputs, inputs), unpacked where it is packed."""
+    weight, scales = projection["weight"], projection.get("scales")
+    if scales is not None:
+        how = projection.group_size, projection.bits, getattr(projection, "mode", "affine")
+        weight = mx.dequantize(weight, scales, projection.get("biases"), *how)
+    return weight.astype(mx.float32)
+
+
+def saved(before: np.ndarray, after: np.ndarray) -> Saved:
+    """What tokens cost less after a change, by each one's bits, (tokens,), before and after."""
+    saved = before - after
+    return Saved(float(saved.mean()), float(saved.std(ddof=1) / len(saved) ** 0.5))
 
 
 def _share(layer: nn.Module) -> float | None:
@@ -81,7 +96,7 @@ def _share(layer: nn.Module) -> float | None:
     turned together."""
     stored = apart = 0.0
     for projection, width in rows_of_queries_and_keys(layer):
-        norms = mx.log(mx.linalg.norm(_matrix(projection), axis=-1))
+        norms = mx.log(mx.linalg.norm(matrix(projection), axis=-1))
         stored += _between_halves(norms, width)
         apart += _between_halves(in_halves(norms, width), width)
     return apart / stored if stored else None
@@ -91,14 +106,6 @@ def _between_halves(norms: mx.array, width: int) -> float:
     heads = np.array(norms).reshape(-1, 2, width // 2)
     apart = np.abs(heads[:, 0] - heads[:, 1])
     return float(np.mean(apart[np.isfinite(apart)]))  # a row of zeros has no size
-
-
-def _matrix(projection: Any) -> mx.array:
-    weight, scales = projection["weight"], projection.get("scales")
-    if scales is not None:
-        how = projection.group_size, projection.bits, getattr(projection, "mode", "affine")
-        weight = mx.dequantize(weight, scales, projection.get("biases"), *how)
-    return weight.astype(mx.float32)
 
 
 def _base(module: Any) -> float | None:
@@ -131,8 +138,3 @@ def _base_times(modules: Sequence[Any], factor: float) -> Iterator[None]:
 
 def _bits(model: Any, token_ids: list[int]) -> np.ndarray:
     return -token_logprobs(model, token_ids) / log(2)
-
-
-def _saved(before: np.ndarray, after: np.ndarray) -> Saved:
-    saved = before - after
-    return Saved(float(saved.mean()), float(saved.std(ddof=1) / len(saved) ** 0.5))
