@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 REFERENCE = "reference BLAS (slow; install the extra `blas`)"
-SLEEPS = ("OMP_WAIT_POLICY", "passive")
-"""A thread of the BLAS that has nothing to do sleeps. By default it spins, and on a busy machine it
-then holds the core that the other threads need: a token of SmolLM2 takes 270 to 800 ms instead of
-70. On idle cores sleeping costs 8 ms of 44."""
+SLEEPS = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "16"}
+"""A thread of the BLAS that has nothing to do sleeps, and one of NumPy's own BLAS does after 2**16
+cycles, not 2**26. By default they spin, and on a busy machine they then hold the core that the
+other threads need: a token of SmolLM2 takes 270 to 800 ms instead of 70. On idle cores sleeping
+costs 8 ms of 44."""
 
 
 def preload(processes: int = 1) -> str:
@@ -36,7 +37,8 @@ def preload(processes: int = 1) -> str:
         return "Accelerate" if sys.platform == "darwin" else "the platform's own"
     if "mlx.core" in sys.modules:
         return "unknown (mlx.core was imported first)"
-    os.environ.setdefault(*SLEEPS)  # OpenMP reads it while it is loaded, and so the count
+    for name, value in SLEEPS.items():  # OpenMP reads it while it is loaded, and so the count
+        os.environ.setdefault(name, value)
     if processes > 1:
         share = len(os.sched_getaffinity(0)) // processes
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
