@@ -28,6 +28,15 @@ def logits_of(
     return batch_logits(model, [token_ids], cache, **options)[0]
 
 
+def declare_pass(
+    model: nn.Module, token_ids: Sequence[int], cache: list[Any] | None = None
+) -> None:
+    """One pass over one sequence, of which nothing is computed: to watch what it calls, and with
+    what. Arrays that are seen there can be evaluated."""
+    options = {} if cache is None else {"cache": cache}
+    model(mx.array([list(token_ids)]), **options)
+
+
 def batch_logits(
     model: nn.Module,
     rows: Sequence[Sequence[int]],

@@ -12,7 +12,7 @@ from mlx_lm.models import cache as caching
 from mlx_lm.utils import _get_classes
 
 from llm_spec.laws.case import Case
-from llm_spec.laws.execution import logits_of
+from llm_spec.laws.execution import declare_pass, logits_of
 from llm_spec.laws.finding import (
     Finding,
     law,
@@ -100,7 +100,7 @@ def _run(case: Case, cache: list[Any] | None) -> set[int]:
                 run.add(layers[id(module)])
 
     with watched(case.model, None, Watch()):
-        logits_of(case.model, case.token_ids[:2], cache)
+        declare_pass(case.model, case.token_ids[:2], cache)
     return run
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from llm_spec.laws.case import Case
-from llm_spec.laws.execution import logits_of
+from llm_spec.laws.execution import declare_pass
 from llm_spec.laws.finding import Finding, law, not_applicable, same
 from llm_spec.laws.model.storage import Silent
 from llm_spec.observe.hooks import watched
@@ -84,5 +84,5 @@ def _asked(case: Case, block: nn.Module) -> tuple[mx.array | None, list[int]]:
                 seen.setdefault("asked", np.array(args[1]).reshape(-1))
 
     with watched(case.model, None, Watch()):
-        logits_of(case.model, case.token_ids[:1])
+        declare_pass(case.model, case.token_ids[:1])
     return seen.get("stream"), [int(expert) for expert in seen.get("asked", ())]

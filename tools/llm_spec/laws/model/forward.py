@@ -13,7 +13,7 @@ from mlx.utils import tree_map
 from mlx_lm.generate import does_model_support_input_embeddings
 
 from llm_spec.laws.case import Case
-from llm_spec.laws.execution import batch_logits, logits_of
+from llm_spec.laws.execution import batch_logits, declare_pass, logits_of
 from llm_spec.laws.finding import (
     Finding,
     law,
@@ -152,7 +152,7 @@ def scales_of(model: nn.Module, token_ids: list[int], embeddings: mx.array) -> s
                 given.append(arrays[0][...])
 
     with watched(model, None, Watch()):
-        logits_of(model, token_ids)
+        declare_pass(model, token_ids)
     stream = given[0].astype(mx.float32) if given else embeddings
     stream = stream[0] if stream.ndim == 4 else stream  # the first of several streams
     table = embeddings.astype(mx.float32)
@@ -185,5 +185,5 @@ def looked_up(model: nn.Module, token_ids: list[int]) -> mx.array:
         for module in model.modules():
             if isinstance(module, nn.Embedding | nn.QuantizedEmbedding):
                 watches.enter_context(output_replaced(module, keep))
-        model(mx.array([token_ids]))
+        declare_pass(model, token_ids)
     return given[0]

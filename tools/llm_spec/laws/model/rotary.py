@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from llm_spec.laws.case import Case
-from llm_spec.laws.execution import logits_of
+from llm_spec.laws.execution import declare_pass, logits_of
 from llm_spec.laws.finding import Finding, law, not_applicable, same
 from llm_spec.laws.model.forward import LEAST_SPREAD
 from llm_spec.laws.model.round_trip import reloaded
@@ -92,7 +92,7 @@ def _rotates(case: Case) -> bool:
 
     rope, mx.fast.rope = mx.fast.rope, watched
     try:
-        logits_of(case.model, case.token_ids[:4])
+        declare_pass(case.model, case.token_ids[:4])
     finally:
         mx.fast.rope = rope
     return bool(rotated)

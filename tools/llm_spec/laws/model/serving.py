@@ -138,7 +138,7 @@ def answers_keep_their_order(case: Case) -> Finding:
 def generation_quantises_its_cache(case: Case) -> Finding:
     """On request, generation quantises every KV cache, whatever layers lie between, to the
     requested bits and group size."""
-    plain, widths = _caches_to_quantise(case)
+    plain, widths = case.once(_caches_to_quantise)
     if not plain or any(width % GROUP for width in widths):
         return not_applicable(NOT_QUANTISED)
     return _quantised_as_asked(case, plain, kv_group_size=GROUP)
@@ -151,7 +151,7 @@ def generation_quantises_by_default(case: Case) -> Finding:
     Where a head's width is no multiple of 64, that raises and says nothing of the model: the
     finding tells so, and which group works.
     """
-    plain, widths = _caches_to_quantise(case)
+    plain, widths = case.once(_caches_to_quantise)
     if not plain:
         return not_applicable(NOT_QUANTISED)
     if not (odd := sorted(width for width in widths if width % DEFAULT_GROUP)):
@@ -170,7 +170,7 @@ def generation_quantises_by_default(case: Case) -> Finding:
 
 def _caches_to_quantise(case: Case) -> tuple[list[int], set[int]]:
     """The places of the caches of keys and values, and the widths of their heads; none where
-    mlx-lm cannot quantise some cache of the model."""
+    mlx-lm cannot quantise some cache of the model. Ask `case.once`."""
     cache: list[Any] = caching.make_prompt_cache(case.model)
     entries = [part for entry in cache for part in getattr(entry, "caches", (entry,))]
     if any(hasattr(part, "to_quantized") and type(part) is not KVCache for part in entries):

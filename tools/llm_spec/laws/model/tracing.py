@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from llm_spec.laws.case import Case
-from llm_spec.laws.execution import logits_of
+from llm_spec.laws.execution import declare_pass, logits_of
 from llm_spec.laws.finding import (
     Finding,
     law,
@@ -150,7 +150,7 @@ def _calls(case: Case) -> Counter[int]:
         return output
 
     with _outputs_replaced(case, count):
-        case.model(mx.array([case.token_ids]))  # declared, and not computed
+        declare_pass(case.model, case.token_ids)
     return calls
 
 
