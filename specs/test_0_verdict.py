@@ -13,8 +13,11 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from rich.console import Group
 
 from fixtures.doubles.suite_run import ROOT, plant, small_suite, start_pytest
+from fixtures.models import roles
+from fixtures.provision import provision
 from llm_spec.ledger import closing, judgement, results, terminal
 from llm_spec.ledger.claims import Claim
 from llm_spec.ledger.records import About, Measured
@@ -131,6 +134,46 @@ def test_the_verdict_of_a_run_that_ended_early_says_so(exhibit):
     says = exhibit.measured("what is said of its end", said, should_be=wanted)
 
     assert said == wanted, says
+
+
+def compare_spellings(monkeypatch):
+    monkeypatch.setattr(roles, "is_same", lambda one, other: one.name == other.name)
+
+
+@pytest.mark.claim(id="0.221", falsifier=compare_spellings)
+def test_the_verdict_on_a_model_that_is_held_to_itself_says_so(exhibit, tmp_path):
+    """Pairs of what --model and --reference may name, and whether they are one model."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    path = str(tmp_path / "a")
+    one_model = {
+        ("smollm2-135m", "smollm2-135m"): True,
+        (path, f"{path}/"): True,
+        (path, str(tmp_path / "b" / ".." / "a")): True,
+        (path, str(tmp_path / "linked")): True,
+        (path, str(tmp_path / "b")): False,
+        ("smollm2-135m", str(provision.cache_directory() / "smollm2-135m")): True,
+        ("smollm2-135m", path): False,
+        ("owner/one", "owner/other"): False,
+    }
+    entries = roles.resolve({name for pair in one_model for name in pair})
+    found = {pair: roles.is_same(*(entries[name] for name in pair)) for pair in one_model}
+    rows = [[*pair, same] for pair, same in found.items()]
+    exhibit.table(rows, columns=["--model", "--reference", "one model"], title="held to itself?")
+    judged = judgement.judgement([a_row("9.1", 0.5, "verified")], MODEL, [])
+    said = [
+        "held to itself"
+        in terminal.render(Group(*closing.verdict_on(judged | {"itself": itself})), 80, False)
+        for itself in (True, False)
+    ]
+
+    wrong = [pair for pair in one_model if found[pair] != one_model[pair]]
+    says = exhibit.measured("pairs taken for what they are not", wrong, should_be=[])
+
+    assert not wrong, says
+    assert said == [True, False], f"the verdict says so = {said}, but should be True, then False"
 
 
 # ── A whole run ─────────────────────────────────────────────────────────────────────────────────

@@ -120,6 +120,10 @@ def verdict_on(judged: Mapping[str, Any]) -> Sequence[RenderableType]:
     lines: list[RenderableType] = [Text(), line]
     if verdict == "not run":
         lines.append(Text("  No claim about it could be decided, which is no verdict.", "yellow"))
+    if judged.get("itself"):
+        lines.append(
+            Text("  It was held to itself (--reference): that finds no difference.", "yellow")
+        )
     if judged["unreached"]:
         told = f"  The run ended early, before {judged['unreached']} of them: a part of a verdict."
         lines.append(Text(told, "yellow"))
