@@ -13,7 +13,7 @@ from fixtures.doubles.damaged import ROOM, copies, view_of
 from fixtures.doubles.refusals import is_one_sentence
 from llm_spec import directory as directories
 from llm_spec.cli import command_line, plan_directory
-from llm_spec.directory import explanation, packing, shards, trial_load
+from llm_spec.directory import explanation, generation, packing, shards, trial_load
 from llm_spec.directory.probe import TEXT_STAGES
 
 BROKEN = {
@@ -157,6 +157,40 @@ def test_a_setting_of_which_no_model_can_be_made_is_named(exhibit, tmp_path, mon
     wrong = not_told(exhibit, tmp_path, odd.NOT_MADE)
 
     says = exhibit.measured("settings that are not named", wrong, should_be={})
+
+    assert not wrong, says
+
+
+def look_for_no_library(monkeypatch):
+    monkeypatch.setattr(packing, "method_of", lambda content: None)
+
+
+@pytest.mark.claim(id="9.185", falsifier=look_for_no_library)
+def test_weights_that_another_library_packed_are_refused_with_its_name(
+    exhibit, tmp_path, monkeypatch
+):
+    """mlx-lm's own error names the arrays for which its model has no place."""
+    try_it_here(monkeypatch)
+    wrong = not_told(exhibit, tmp_path, odd.FOREIGN)
+
+    says = exhibit.measured("libraries that are not named", wrong, should_be={})
+
+    assert not wrong, says
+
+
+def tell_every_setting(monkeypatch):
+    monkeypatch.setattr(generation, "_sampling", lambda content: [f"It holds {len(content)} keys."])
+
+
+@pytest.mark.claim(id="9.186", falsifier=tell_every_setting)
+def test_nothing_is_said_of_settings_that_change_no_answer(exhibit, tmp_path, monkeypatch):
+    """mlx-lm answers greedily where it is asked for nothing else."""
+    try_it_here(monkeypatch)
+    said = {case: told(directory) for case, directory in copies(tmp_path, odd.NOT_TOLD)}
+    show(exhibit, said)
+    wrong = {case: texts for case, texts in said.items() if texts}
+
+    says = exhibit.measured("settings that are told", wrong, should_be={})
 
     assert not wrong, says
 

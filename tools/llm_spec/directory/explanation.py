@@ -24,7 +24,8 @@ def explain(error: Exception, view: Path) -> str:
                 f"{file} holds matrices of an adapter, {_some(adapter)}: it was not fused; fuse it "
                 "first (mlx_lm.fuse, or PEFT's merge_and_unload)."
             )
-        if said := packing.not_stated(_config(view), names):
+        config = _config(view)
+        if said := packing.by_others(config, names) or packing.not_stated(config, names):
             return f"{file}: {said} {arrays}."
         return f"{file}: the model has no place for {_some(names)} {arrays}."
     if found := re.match(r"Missing (\d+) parameters: \n?(.*)", text, re.DOTALL):
@@ -60,6 +61,12 @@ def explain(error: Exception, view: Path) -> str:
     config = _config(view)
     if key := _setting_at_fault(config):
         return f"config.json: no model can be made with {key} = {quoted(config[key])} ({why})."
+    method = packing.method_of(config)
+    if method and "quantization" not in config and _can_be_made(config):
+        return (
+            f"{file} is packed by {quoted(method)} in a way that mlx-lm cannot read ({why}): "
+            f"{packing.UNPACKED}."
+        )
     return f"config.json: no model can be made from it ({why})."
 
 

@@ -15,6 +15,8 @@ from llm_spec.text.untrusted import quoted
 SMALL = ("*.json", "*.jinja", "*.txt", "*.jsonl", "tokenizer.model", "*.tiktoken", "tiktoken.model")
 WEIGHTS = "model*.safetensors"
 # Larger than any tokenizer that is published; the sum keeps the disk from being filled.
+# What a clone has in a large file's place until Git LFS fetches it, in less than 1,024 bytes.
+POINTER, LARGEST_POINTER = b"version https://git-lfs.github.com/spec/", 1024
 LARGEST, LARGEST_SUM, MOST_FILES = 256_000_000, 1_000_000_000, 10_000
 
 
@@ -38,7 +40,7 @@ def find(source: Path) -> Files:
     """List `source` and check that what will be opened is a plain file inside it.
 
     Raises `BadModel` where it is no model directory, or where a file is a device, a pipe, a broken
-    link, a link out of the directory or too large to be what its name says.
+    link, a link out of the directory, a pointer of Git LFS or too large to be what its name says.
     """
     root, names = listed(source)
     if "config.json" not in names:
@@ -53,8 +55,22 @@ def find(source: Path) -> Files:
             f"{source} holds {show_bytes(total)} besides its weights: remove what is not the "
             "model's."
         )
+    for name, status in {**small, **weights}.items():
+        if status.st_size < LARGEST_POINTER and _is_pointer(root / name):
+            raise BadModel(
+                f"{quoted(name)} is a pointer of Git LFS and not the file itself: run `git lfs "
+                "pull` where it was cloned, or fetch it again."
+            )
     others = tuple(name for name in names if name not in small and name not in weights)
     return Files(root, small, weights, others)
+
+
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(POINTER)) == POINTER
+    except OSError:
+        return False  # told where it is read
 
 
 def listed(source: Path) -> tuple[Path, list[str]]:

@@ -22,6 +22,7 @@ SETTINGS: dict[str, tuple[float, float, str]] = {
 OTHERS: dict[str, Any] = {
     "num_beams": 1,
     "no_repeat_ngram_size": 0,
+    **dict.fromkeys(("min_length", "min_new_tokens", "presence_penalty", "frequency_penalty"), 0),
     "typical_p": 1.0,
     "penalty_alpha": 0.0,
     **dict.fromkeys(("suppress_tokens", "bad_words_ids", "stop_strings", "sequence_bias")),
@@ -81,6 +82,8 @@ def _ids(eos: Any) -> set[int]:
 
 def _sampling(content: Mapping[str, Any]) -> list[str]:
     given = {key: content[key] for key in SETTINGS if content.get(key) is not None}
+    if given.get("top_k") == -1:  # for some servers, what 0 is for others: all tokens
+        del given["top_k"]
     for key, value in given.items():
         low, high, _ = SETTINGS[key]
         if type(value) not in (int, float) or not low <= value <= high:
@@ -88,7 +91,8 @@ def _sampling(content: Mapping[str, Any]) -> list[str]:
     others = [key for key, unset in OTHERS.items() if content.get(key, unset) not in (None, unset)]
     sets = f"{NAME} sets {', '.join(others)}: mlx-lm reads none of it."
     told = [sets] if others else []
-    if not given or content.get("do_sample") is False:
+    # Temperature 0 is what mlx-lm does without being asked.
+    if not given or content.get("do_sample") is False or given.get("temperature") == 0:
         return told
     asked = ", ".join(f"{key} {value:g}" for key, value in given.items())
     options = " ".join(f"{SETTINGS[k][2]} {v:g}" for k, v in given.items() if SETTINGS[k][2])

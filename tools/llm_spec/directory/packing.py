@@ -11,6 +11,12 @@ from llm_spec.text.untrusted import quoted
 STATED = ("quantization", "quantization_config")
 MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 PLAIN = {"F16", "BF16", "F32", "F64"}
+# Parts of tensors' names that GPTQ and AWQ, bitsandbytes, compressed-tensors and FP8 write.
+FOREIGN = (
+    "qweight", "qzeros", "g_idx", "absmax", "quant_state", "quant_map", "weight_packed",
+    "weight_shape", "weight_zero_point", "weight_scale", "input_scale",
+)  # fmt: skip
+UNPACKED = "take weights that are not packed, and pack them with mlx_lm.convert -q"
 MOST_BITS, LARGEST_GROUP = 16, 1024
 
 
@@ -89,22 +95,30 @@ def held(content: Mapping[str, Any], modules: Mapping[str, Any]) -> str | None:
         return None
     first = modules[others[0]]
     stored = {"bits": first.bits, "group_size": first.group_size, "mode": first.mode}
+    name, own = _stated(packing, others[0])
     every = "all of them" if len(others) == len(modules) else f"{len(others)} of {len(modules)}"
     return (
-        f"config.json packs {_as_words(packing)}, but {quoted(others[0])} is stored "
+        f"config.json packs {f'{quoted(name)} ' if name else ''}{_as_words(own)}, but "
+        f"{quoted(others[0])} is stored "
         f"{_as_words(stored)} ({every}): mlx-lm takes the latter, which is wrong where weights or "
         "scales are damaged."
     )
 
 
-def _fits(packing: Mapping[str, Any], path: str, module: Any) -> bool:
-    own = packing
+def _stated(packing: Mapping[str, Any], path: str) -> tuple[str, Mapping[str, Any]]:
+    """What is said of a module, and the name that it is said of; "" where it is said of all."""
+    found: tuple[str, Mapping[str, Any]] = "", packing
     for name, stated in overrides(packing):
         # Loading may give a module another prefix than the one that it was saved under.
         if isinstance(stated, dict) and (
             name == path or name.endswith(f".{path}") or path.endswith(f".{name}")
         ):
-            own = {"mode": packing.get("mode", MODES[0]), **stated}
+            found = name, {"mode": packing.get("mode", MODES[0]), **stated}
+    return found
+
+
+def _fits(packing: Mapping[str, Any], path: str, module: Any) -> bool:
+    _, own = _stated(packing, path)
     if own.get("mode", MODES[0]) != module.mode:  # a mode that is not stated is the first
         return False
     return all(own.get(key) in (None, getattr(module, key)) for key in ("bits", "group_size"))
@@ -126,6 +140,29 @@ def not_stated(content: Mapping[str, Any], unplaced: Sequence[str]) -> str | Non
         f"{quoted(modules[0])} is stored packed, but quantization in config.json leaves it out: "
         "take that entry away"
     )
+
+
+def by_others(content: Mapping[str, Any], unplaced: Sequence[str]) -> str | None:
+    """Whose packing the files hold, of those that MLX has not; `unplaced` are the tensors that the
+    model has no place for."""
+    theirs = [name for name in unplaced if any(part in name for part in FOREIGN)]
+    if not theirs:
+        return None
+    method = method_of(content)
+    by = f"by {quoted(method)}" if method else "by another library"
+    return (
+        f"{quoted(theirs[0])} is of weights packed {by}, which mlx-lm does not load for this "
+        f"model: {UNPACKED}"
+    )
+
+
+def method_of(content: Mapping[str, Any]) -> str | None:
+    """The other library's method that config.json says weights are packed by."""
+    for part in (content, text_config(content)):
+        stated = part.get("quantization_config")
+        if isinstance(stated, dict) and isinstance(method := stated.get("quant_method"), str):
+            return method
+    return None
 
 
 def not_stored(content: Mapping[str, Any], missing: Sequence[str]) -> str | None:

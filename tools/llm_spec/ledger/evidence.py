@@ -47,7 +47,7 @@ class Exhibits:
         >>> exhibits.measured("largest weight on a later token", 0.43, should_be="0")
         'largest weight on a later token = 0.43, but should be 0 [smollm2-135m]'
         """
-        number = show_value(value)
+        number = show_value(value.removesuffix(".") if isinstance(value, str) else value)
         expected = show_value(should_be)
         self._record(Measured(f"{what} = {number}", expected, _finite(value), _finite(bound)))
         return f"{what} = {number}, but should be {expected} [{self.subject}]"
