@@ -14,7 +14,7 @@ from llm_spec.quality import answering, assistant, own_jobs
 
 # ── Measured once ───────────────────────────────────────────────────────────────────────────────
 
-CARD = {"licence": "MIT", "languages": ["en", "de"], "context": 4096}
+CARD = {"licence": "MIT", "languages": ["en", "de"], "context": 4096, "other_programs": 0.5}
 
 
 def measuring(names, interrupted=()):
@@ -47,31 +47,38 @@ def forget_the_models_files(monkeypatch):
 def test_choosing_measures_each_model_once_and_goes_on_after_an_interrupt(
     tmp_path, monkeypatch, capsys, exhibit
 ):
-    """Four runs of one command on two models: stopped at the second, again, again, and once more
-    after a file of the first model has changed."""
+    """Five runs of one command on two models: stopped at the second, again, again, once more after
+    a file of the first model has changed, and after a text has changed that the jobs name."""
     monkeypatch.chdir(ROOT)
     models = [tmp_path / "first", tmp_path / "second"]
     for model in models:
         model.mkdir()
         (model / "config.json").write_text("{}")
-    command = ["choose", "--folder", str(tmp_path / "kept"), "--measure", *map(str, models)]
+    (tmp_path / "mail.txt").write_text("Dinner on Friday?")
+    jobs = tmp_path / "jobs.toml"
+    jobs.write_text(JOBS.replace('text = "Dinner on Friday?"', 'source = "mail.txt"'))
+    command = ["choose", "--folder", str(tmp_path / "kept"), "--jobs", str(jobs)]
+    command += ["--measure", *map(str, models)]
     asked, codes, shown = [], [], []
-    for run in range(4):
+    for run in range(5):
         names, stops = [], ["second"] if run == 0 else []
         monkeypatch.setattr(candidates, "start_pytest", measuring(names, stops))
         if run == 3:
             os.utime(models[0] / "config.json", (1, 1))
+        if run == 4:
+            (tmp_path / "mail.txt").write_text("Dinner on Saturday?")
         codes.append(command_line.main(command))
         asked.append(names)
         shown.append(capsys.readouterr().out)
     exhibit.text(shown[-1], title="the recommendation")
-    expected = [["first", "second"], ["second"], [], ["first"]]
+    expected = [["first", "second"], ["second"], [], ["first"], ["first", "second"]]
 
     says = exhibit.measured("models measured in each run", asked, should_be=expected)
 
     assert asked == expected, says
-    assert codes == [130, 0, 0, 0], f"exit codes = {codes}, but should be 130, then 0"
-    missing = [text for text in ("MIT", "en, de", "4,096 tokens", "100 MB", "50.0", "2 of 2")
+    assert codes == [130, 0, 0, 0, 0], f"exit codes = {codes}, but should be 130, then 0"
+    missing = [text for text in ("MIT", "en, de", "4,096 tokens", "100 MB", "50.0", "2 of 2",
+               "first: other programs used 50% of the processor")
                if text not in shown[-1]]  # fmt: skip
     assert not missing, f"left out of the cards = {missing}, but should be none"
 
