@@ -14,6 +14,8 @@ from llm_spec.laws.tokenizer.text import MARKER
 from llm_spec.model.release import has_chat_template
 
 ASKS, ANSWERS, ASKS_AGAIN = "Zebra one?", "Yak two.", "Xerus three?"
+FIRST, LAST = "Zebra", "six."
+ODD = f"""{FIRST} "1 < 2" & 3 > 2: it's {{so}},\n\n\t50 % of $5 \\ [a](b) # ½ é  {LAST}"""
 TURNS = ("user", ASKS), ("assistant", ANSWERS), ("user", ASKS_AGAIN)
 THOUGHT = ("<think>", "</think>")
 
@@ -47,6 +49,21 @@ def a_chat_keeps_what_was_said(tokenizer: Any) -> Finding:
     if reply == question:
         return same("what stands before a reply", repr(reply), "other than before a question")
     return same("distinct roles", 2, 2)
+
+
+@of_a_chat
+def a_chat_changes_no_letter(tokenizer: Any) -> Finding:
+    """The text of a conversation holds a message as it was written: quotes, signs, line breaks.
+
+    A template that writes it for a web page or as JSON does not.
+    """
+    text = chat(tokenizer, ("user", ODD), *TURNS[1:])
+    if ODD in text:
+        return same("a message in the text of a chat", "as it was written", "as it was written")
+    if FIRST not in text or LAST not in text:
+        return same("messages that the chat template leaves out", [ODD], [])
+    written = text[text.index(FIRST) : text.index(LAST) + len(LAST)]
+    return same("a message in the text of a chat", repr(written), repr(ODD))
 
 
 @of_a_chat
@@ -185,6 +202,7 @@ def between(text: str, before: str, after: str | None = None) -> str:
 
 CHAT_LAWS = (
     a_chat_keeps_what_was_said,
+    a_chat_changes_no_letter,
     a_reply_ends,
     an_end_opens_no_reply,
     a_prompt_invites_a_reply,
