@@ -53,7 +53,7 @@ def test_fit_refuses_a_directory_that_cannot_be_checked(exhibit, tmp_path):
     says = exhibit.measured("directories without exit code 2 and one sentence", wrong, should_be=[])
 
     assert not wrong, says
-    whole = plan_directory.planned(tmp_path / "whole", [4], fused=True, longest=2048)
+    whole, _ = plan_directory.planned(tmp_path / "whole", [4], fused=True, longest=2048)
     assert len(whole) == 2, f"{whole}, but should be a whole directory as stored and at 4 bits"
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from fixtures.synthetic.architectures import build_architecture
-from llm_spec.cli import command_line, fit
+from llm_spec.cli import command_line, fit, fit_advice
 from llm_spec.model import growth
 from llm_spec.model.declare import declare
 from llm_spec.model.declare import published as published_models
@@ -101,7 +101,8 @@ def test_the_model_that_is_advised_is_as_fast_as_asked(exhibit):
     machine = Machine(29 * 10**9, 150e9, "-", fused=True)
     found = [v for name in published.rows() for v in published.variants(name, [8, 4], fused=True)]
     said = {
-        speed: fit.advice(machine, found, 2048, speed, 60.0)[-1] for speed in (4, 10, 60, 10_000)
+        speed: fit_advice.advice(machine, found, 2048, speed, 60.0)[-1]
+        for speed in (4, 10, 60, 10_000)
     }
     exhibit.table(
         [[speed, text] for speed, text in said.items()], columns=["tokens per second", "said"],

@@ -140,7 +140,7 @@ def _fits(path: Path, budget: int | None) -> bool:
     room, about = (budget, "as given") if budget is not None else of_this_machine()
     machine = Machine(room, None, about, fused=about != MACHINE)
     try:
-        variants = plan_directory.planned(path, [], machine.fused, CONTEXT)
+        variants, _ = plan_directory.planned(path, [], machine.fused, CONTEXT)
     except BadModel:
         return True  # why it cannot be used is told by the run that tries
     fits = [variant.fits(machine, min(CONTEXT, variant.course.limit)) for variant in variants]

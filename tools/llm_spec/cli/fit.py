@@ -3,25 +3,44 @@
 llm-spec fit
 llm-spec fit --chip "M3 Pro" --memory 36GB --speed 20 --context 8k
 llm-spec fit --memory 24GB --bandwidth 120GB/s --model path/to/model --bits 4,6
+llm-spec fit --chip "M3 Pro" --memory 36GB --ranks 2
 """
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from llm_spec.cli import fit_advice
 from llm_spec.numerics.units import BadAmount, parse_bytes, parse_numbers, show_bytes
 from llm_spec.performance import published
 from llm_spec.performance.plan import Machine, Variant
+from llm_spec.text.untrusted import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 GIB = 2**30
 CONTEXTS = (2048, 8192, 32_768)
-COMFORTABLE_BITS = 4.0
 WIDEST = 10_000  # columns that a table may have
 LEFT = 4e9  # bytes of a planned Mac for other programs; macOS mostly keeps more from its GPU
+
+
+MOST_RANKS = 64
+SENT = (
+    "Memory, cache and speed are those of one rank. What ranks send each other is left out: "
+    "`llm-spec measure MODEL --ranks 1,2` tells what that costs."
+)
+
+
+class Asked(NamedTuple):
+    """What a plan is made for: widths in bits, whether attention is fused, the longest context that
+    is followed, and the machines that share each model."""
+
+    widths: list[int]
+    fused: bool
+    longest: int
+    ranks: int
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -64,6 +83,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="contexts to plan for, in tokens (default %(default)s); the longest that fits is "
         "reckoned from there",
     )
+    parser.add_argument(
+        "--ranks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="plan for models that N such machines share, their matrices split by mlx-lm "
+        "(default 1)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,19 +107,27 @@ def run(args: argparse.Namespace) -> int:
         widths = parse_numbers(args.bits, "--bits", published.WIDTHS)
         if not (0 < args.share <= 100 and 0 < args.speed < 1e6):
             raise BadAmount("--share should be a per cent and --speed tokens per second.")
+        if not 1 <= args.ranks <= MOST_RANKS:
+            raise BadAmount(f"--ranks should be 1 to {MOST_RANKS}, not {args.ranks}.")
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
         machine = _machine(args)
-        found = _variants(args.model, widths, machine.fused, max(contexts))
+        asked = Asked(widths, machine.fused, max(contexts), args.ranks)
+        found, refused = _variants(args.model, asked)
     except (BadAmount, UnknownChip, BadConfig, BadModel) as error:
         print(error, file=sys.stderr)
         return 2
     console, table = Console(), _table(machine, found, contexts)
-    console.print(f"{show_bytes(machine.budget)} for the model: {machine.about}.", highlight=False)
+    each = f" on each of {args.ranks} machines" if args.ranks > 1 else ""
+    budget = f"{show_bytes(machine.budget)} for the model{each}: {machine.about}."
+    console.print(budget, highlight=False)
     # No column is cut: a terminal that is too narrow for the table wraps its lines.
     whole = Console(width=WIDEST).measure(table).maximum
     Console(width=max(console.width, whole)).print(table)
-    sentences = conclusions(machine, found, contexts[0])
-    for sentence in [*sentences, *advice(machine, found, contexts[0], args.speed, args.share)]:
+    sentences = fit_advice.conclusions(machine, found, contexts[0])
+    sentences += fit_advice.advice(machine, found, contexts[0], args.speed, args.share)
+    if args.ranks > 1:
+        sentences += [SENT, *(f"Not shared: {sentence}." for sentence in refused)]
+    for sentence in sentences:
         console.print(sentence, highlight=False)
     return 0
 
@@ -154,26 +189,45 @@ def _bandwidth_here() -> tuple[float, str]:
     return chip.bandwidth, source + f", {show_bytes(chip.bandwidth)}/s published for {chip.name}"
 
 
-def _variants(models: list[str], widths: list[int], fused: bool, longest: int) -> list[Variant]:
+def _variants(models: list[str], asked: Asked) -> tuple[list[Variant], list[str]]:
+    """What was asked for of each model, and why ranks cannot share the others. Raises BadAmount
+    where that leaves none."""
+    found: list[Variant] = []
+    refused: list[str] = []
+    for model in models or published.rows():
+        variants, why = _planned(model, asked)
+        found += variants
+        refused += [f"{visible(model)}: {why}"] if why else []
+    if not found:
+        raise BadAmount(f"{'; '.join(refused)}.")
+    return found, refused
+
+
+def _planned(model: str, asked: Asked) -> tuple[list[Variant], str]:
+    """One model, and why ranks cannot share it, or not at each width."""
     from llm_spec.cli import plan_directory  # psutil, which published models do not wait for
 
-    found: list[Variant] = []
-    for model in models or published.rows():
-        if model in published.rows() and not Path(model).is_dir():
-            found += published.variants(model, widths, fused, longest)
-        elif Path(model).name == model and not Path(model).exists():
-            known = ", ".join(published.rows())
-            raise BadAmount(f"{model!r} is neither a directory nor a published model: {known}.")
-        else:
-            found += plan_directory.planned(Path(model), widths, fused, longest)
-    return found
+    if model in published.rows() and not Path(model).is_dir():
+        if asked.ranks == 1:
+            return published.variants(model, asked.widths, asked.fused, asked.longest), ""
+        from llm_spec.model import declare  # mlx-lm, which takes a second
+        from llm_spec.performance import shared_capacity
+
+        return shared_capacity.those_that_share(
+            model, declare.published()[model].config, asked.widths, asked.ranks,
+            asked.fused, asked.longest,
+        )  # fmt: skip
+    if Path(model).name == model and not Path(model).exists():
+        known = ", ".join(published.rows())
+        raise BadAmount(f"{model!r} is neither a directory nor a published model: {known}.")
+    return plan_directory.planned(
+        Path(model), asked.widths, asked.fused, asked.longest, asked.ranks
+    )
 
 
 def _table(machine: Machine, found: list[Variant], contexts: list[int]) -> "Table":
     from rich.table import Table
     from rich.text import Text
-
-    from llm_spec.text.untrusted import visible
 
     table = Table(header_style="bold", box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
@@ -211,71 +265,3 @@ def _cell(machine: Machine, variant: Variant, context: int) -> str:
 
 def _style(machine: Machine, variant: Variant, context: int) -> str:
     return "" if variant.fits(machine, context) else "dim"
-
-
-def conclusions(machine: Machine, found: list[Variant], context: int) -> list[str]:
-    """A summary of the table: the largest models that fit with `context` tokens, in sentences."""
-    fitting = [v for v in found if v.fits(machine, context)]
-    if not fitting:
-        return [f"None of these fits with {context:,} tokens."]
-    sentences = []
-    wide = [v for v in fitting if v.bits >= COMFORTABLE_BITS]
-    largest = max(wide, key=lambda v: (v.parameters, v.bits), default=None)
-    if largest is not None:
-        sentences.append(
-            f"The largest of these that fits at 4 bits or more: {_about(machine, largest)}."
-        )
-    any_width = max(fitting, key=lambda v: (v.parameters, v.bits))
-    if any_width is not largest:
-        sentences.append(
-            f"The largest that fits at any of these widths: {_about(machine, any_width)}."
-        )
-    return sentences
-
-
-def advice(
-    machine: Machine, found: list[Variant], context: int, speed: float, share: float
-) -> list[str]:
-    """What to take for `speed` tokens per second after `context` tokens, where `share` per cent of
-    a ceiling is reached, in sentences: the largest that fits and is as fast, at the most bits."""
-    if machine.bandwidth is None:
-        return []
-    expected = {
-        id(v): share / 100 * ceiling
-        for v in found
-        if v.fits(machine, context) and v.bits >= COMFORTABLE_BITS
-        if (ceiling := v.ceiling(machine, context))
-    }
-    said = [
-        "Speeds are ceilings: bandwidth over the bytes that each token must read. Expect "
-        f"{share:g} % of them (--share); `llm-spec measure` tells what this machine reaches."
-    ]
-    fitting = [v for v in found if id(v) in expected]
-    wanted = f"{speed:g} tokens per second after {context:,} tokens"
-    if best := max(
-        (v for v in fitting if expected[id(v)] >= speed),
-        key=lambda v: (v.parameters, v.bits),
-        default=None,
-    ):
-        expect = f"expect {expected[id(best)]:.3g} tokens per second"
-        return [*said, f"For {wanted}: {_about(machine, best)}; {expect}."]
-    if fitting:
-        fastest = max(fitting, key=lambda v: expected[id(v)])
-        at = f"{_visible(fastest)} at {fastest.width} bits"
-        reaches = f"the fastest, {at}, about {expected[id(fastest)]:.3g}"
-        return [*said, f"No listed model that fits reaches {wanted}; {reaches}."]
-    return said
-
-
-def _about(machine: Machine, variant: Variant) -> str:
-    return (
-        f"{_visible(variant)}, {variant.parameters / 1e9:.1f} billion weights in "
-        f"{show_bytes(variant.weights)} at {variant.width} bits, with up to "
-        f"{variant.longest(machine):,} tokens"
-    )
-
-
-def _visible(variant: Variant) -> str:
-    from llm_spec.text.untrusted import visible
-
-    return visible(variant.name)  # which may be a directory's, and anybody's choice

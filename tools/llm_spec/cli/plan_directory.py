@@ -22,13 +22,16 @@ from llm_spec.performance.plan import ContextCost, Variant
 SECONDS = 60.0
 
 
-def planned(directory: Path, widths: list[int], fused: bool, longest: int) -> list[Variant]:
-    """A model directory as stored, if it holds weights, and at each of `widths` (16: not packed).
+def planned(
+    directory: Path, widths: list[int], fused: bool, longest: int, ranks: int = 1
+) -> tuple[list[Variant], str]:
+    """A model directory as stored, if it holds weights, and at each of `widths` (16: not packed);
+    or what each of several ranks holds of it at the widths, and why they cannot share the others.
 
     Contexts are followed to `longest` tokens. Raises `BadModel`, one sentence.
     """
-    asked = os.path.abspath(directory), ",".join(map(str, widths)), str(int(fused)), str(longest)
-    child = Child("llm_spec.cli.plan_directory", *asked)
+    numbers = ",".join(map(str, widths)), str(int(fused)), str(longest), str(ranks)
+    child = Child("llm_spec.cli.plan_directory", os.path.abspath(directory), *numbers)
     try:
         answer = child.receive(SECONDS)
     except Stopped as end:
@@ -37,7 +40,7 @@ def planned(directory: Path, widths: list[int], fused: bool, longest: int) -> li
         child.close()
     if "problem" in answer:
         raise BadModel(f"{directory}: {answer['problem']}")
-    return [_variant(values) for values in answer["found"]]
+    return [_variant(values) for values in answer["found"]], answer["refused"]
 
 
 def _variant(values: dict[str, Any]) -> Variant:
@@ -46,12 +49,16 @@ def _variant(values: dict[str, Any]) -> Variant:
     return Variant(**values, course=ContextCost(steps, **course))
 
 
-def plan(directory: Path, widths: list[int], fused: bool, longest: int) -> list[Variant]:
+def plan(
+    directory: Path, widths: list[int], fused: bool, longest: int, ranks: int = 1
+) -> tuple[list[Variant], str]:
     """What `planned` asks for, in this process. Raises `BadModel` or `BadConfig`."""
-    from llm_spec.performance import capacity  # here, for it imports mlx-lm
+    from llm_spec.performance import capacity, shared_capacity  # here, for they import mlx-lm
 
     found = files.find(directory)
     config, name, as_stored = config_file.read(found), found.root.name, []
+    if ranks > 1:
+        return shared_capacity.those_that_share(name, config, widths, ranks, fused, longest)
     if found.weights:
         from llm_spec.directory.trial_load import declare
 
@@ -60,19 +67,20 @@ def plan(directory: Path, widths: list[int], fused: bool, longest: int) -> list[
             files.view(found, Path(view))
             as_stored = [capacity.stored(name, *declare(Path(view)), fused, longest)]
     if not widths:
-        return as_stored
+        return as_stored, ""
     packed = [None if width == 16 else width for width in widths]
-    return [*as_stored, *capacity.variants(name, config, packed, fused, longest)]
+    return [*as_stored, *capacity.variants(name, config, packed, fused, longest)], ""
 
 
-def main(directory: str, widths: str, fused: str, longest: str) -> dict[str, Any]:
-    """The process itself: its answer, {"found"} or {"problem"}."""
+def main(directory: str, widths: str, fused: str, longest: str, ranks: str) -> dict[str, Any]:
+    """The process itself: its answer, {"found", "refused"} or {"problem"}."""
     from llm_spec.model.config import BadConfig
 
     import_models_only()
     asked = [int(width) for width in widths.split(",") if width], bool(int(fused)), int(longest)
     try:
-        return {"found": [asdict(variant) for variant in plan(Path(directory), *asked)]}
+        found, refused = plan(Path(directory), *asked, int(ranks))
+        return {"found": [asdict(variant) for variant in found], "refused": refused}
     except (BadModel, BadConfig) as error:
         return {"problem": str(error)}
 

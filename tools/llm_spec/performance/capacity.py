@@ -36,10 +36,10 @@ def variants(
     # Counted before it runs: some models keep arrays of a pass.
     walked, kinds, found = walk(model), Kinds(), []
     plain = alike(walked, kinds)
-    costs = _costs(model, Repeats(walked, kinds), config, longest, fused)
+    course, read = costs(model, Repeats(walked, kinds), config, longest, fused)
     for bits in widths:
         weights = plain if bits is None else packed(model, plain, bits)
-        found.append(_variant(name, str(bits or 16), weights, *costs))
+        found.append(_variant(name, str(bits or 16), weights, course, read))
     return found
 
 
@@ -53,8 +53,8 @@ def stored(
     """A loaded model as it is stored. Its weights may be mapped and not read."""
     walked, kinds = walk(model), Kinds()
     weights = alike(walked, kinds)
-    costs = _costs(model, Repeats(walked, kinds), config, longest, fused)
-    return _variant(name, "{:.2g} stored", weights, *costs)
+    course, read = costs(model, Repeats(walked, kinds), config, longest, fused)
+    return _variant(name, "{:.2g} stored", weights, course, read)
 
 
 def _variant(
@@ -76,7 +76,7 @@ def _variant(
     )
 
 
-def _costs(
+def costs(
     model: nn.Module, repeats: Repeats, config: Mapping[str, Any], longest: int, fused: bool
 ) -> tuple[ContextCost, dict[str, float]]:
     """What a context costs, and the share of each module's weights that a token reads."""

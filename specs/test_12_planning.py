@@ -1,0 +1,69 @@
+"""Experiment 12: one model on many ranks: what `llm-spec fit --ranks` plans for.
+
+A plan runs nothing: mlx-lm splits a declared model for a group that is none.
+"""
+
+import re
+
+import mlx.core as mx
+import pytest
+
+from fixtures.ranks.architectures import is_known
+from fixtures.synthetic.architectures import config_of
+from llm_spec.cli.command_line import main
+from llm_spec.model.accounting import total_bytes
+from llm_spec.model.declare import declare
+from llm_spec.performance import shared_capacity
+from llm_spec.ranks import RanksFailed
+
+MAC = ("fit", "--chip", "M3 Pro", "--memory", "36GB", "--context", "2048", "--bits", "4")
+
+
+def hold_all_on_every_rank(shared):
+    return {"shared": shared.under("every_rank_holds_all")}
+
+
+@pytest.mark.claim(id="12.21", falsifier=hold_all_on_every_rank)
+def test_a_rank_holds_the_bytes_that_are_planned(shared, exhibit):
+    """Bytes of the arrays that the first rank holds, and of those that are declared for it."""
+    if shared.directory:
+        pytest.skip("tiny models only: a directory's may be stored in other types")
+    try:
+        held = shared.seen[0]["bytes"]
+    except RanksFailed as failure:
+        if is_known(shared.architecture, shared.way, str(failure)):
+            pytest.xfail(f"known of mlx-lm (docs/ranks.md): {failure}")
+        raise
+    config = config_of(shared.architecture, **shared.settings)
+    planned = total_bytes(shared_capacity.part(config, None, shared.ranks, mx.float32))
+    whole = total_bytes(declare(config, None, dtype=mx.float32))
+    exhibit.table(
+        [["held", held], ["planned", planned], ["the whole model", whole]],
+        columns=["", "bytes"], title=f"one of {shared.ranks} ranks",
+    )  # fmt: skip
+    says = exhibit.measured("bytes that a rank holds", held, should_be=planned)
+
+    assert planned < whole, f"a rank's part = {planned} bytes, but the whole has {whole}"
+    assert held == planned, says
+
+
+def leave_out_without_a_word(monkeypatch):
+    planned = shared_capacity.those_that_share
+    monkeypatch.setattr(
+        shared_capacity, "those_that_share", lambda *given: (planned(*given)[0], "")
+    )
+
+
+@pytest.mark.claim(id="12.22", falsifier=leave_out_without_a_word)
+def test_a_plan_for_ranks_says_what_they_cannot_share(exhibit, capsys):
+    """36 GB on each of two machines: SmolLM2 has 9 heads, and Llama 3.3 70B fits."""
+    code = main([*MAC, "--ranks", "2"])
+    said = re.sub(r"\s+", " ", capsys.readouterr().out)
+    exhibit.table([[said]], columns=["said"], title="a plan for two ranks")
+    refused = re.findall(r"Not shared: ([\w.-]+): at 16 bits, \S+ = (\d+)", said)
+
+    says = exhibit.measured("models that two ranks cannot share", refused, [("smollm2-135m", "9")])
+
+    assert code == 0, f"exit code {code}: {said}"
+    assert "fits at 4 bits or more: llama-3.3-70b" in said, said
+    assert refused == [("smollm2-135m", "9")], says
