@@ -22,10 +22,14 @@ NORMALISER = 0.1  # nats that a row of log-probabilities may be off by
 
 
 def logits_of(
-    model: nn.Module, token_ids: Sequence[int], cache: list[Any] | None = None, **options: Any
+    model: nn.Module,
+    token_ids: Sequence[int],
+    cache: list[Any] | None = None,
+    since: int = 0,
+    **options: Any,
 ) -> np.ndarray:
-    """One pass over one sequence: (tokens, vocabulary) float32."""
-    return batch_logits(model, [token_ids], cache, **options)[0]
+    """One pass over one sequence: (tokens, vocabulary) float32, from token `since` on."""
+    return batch_logits(model, [token_ids], cache, since, **options)[0]
 
 
 def declare_pass(
@@ -41,15 +45,17 @@ def batch_logits(
     model: nn.Module,
     rows: Sequence[Sequence[int]],
     cache: list[Any] | None = None,
+    since: int = 0,
     **options: Any,
 ) -> np.ndarray:
-    """One pass over rows of one length: (rows, tokens, vocabulary) float32."""
+    """One pass over rows of one length: (rows, tokens, vocabulary) float32, from token `since`
+    on."""
     if cache is not None:
         options["cache"] = cache
     logits = model(mx.array([list(row) for row in rows]), **options)
     if isinstance(logits, tuple):
         logits = logits[0]
-    return np.array(logits.astype(mx.float32))
+    return np.array(logits[:, since:].astype(mx.float32))
 
 
 def feed_in_chunks(

@@ -1,6 +1,9 @@
 """What MLX computes on, as people call it."""
 
+import ctypes
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 import mlx.core as mx
 
@@ -31,3 +34,12 @@ def kind_and_name() -> str:
     """Whether the default device is a CPU or a GPU, and which: "gpu (Apple M3 Pro)"."""
     kind = "gpu" if mx.default_device() == mx.gpu else "cpu"
     return f"{kind} ({device_name()})"
+
+
+def give_back_memory() -> None:
+    """Give the system what arrays no longer need: MLX keeps some of it, and glibc what lies between
+    arrays that live. After a few laws of a model of 538 MB, that is 150 MB."""
+    mx.clear_cache()
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)

@@ -59,14 +59,23 @@ def greedy_distance(
     return distance_from_greedy(tokens, logprobs, expected)
 
 
+def rows_of_batch(case: Case, **options: Any) -> list[tuple[list[int], np.ndarray]]:
+    """Tokens and (tokens, vocabulary) log-probabilities of rows of `ROWS` tokens in one batch, each
+    `STEPS` tokens long. Ask `case.once` where there are no options."""
+    lengths = [STEPS] * len(ROWS)
+    rows = generate_batch(case.model, prompts_of(case, ROWS), lengths, **options)
+    return [(tokens, logprobs) for tokens, logprobs, _ in rows]
+
+
 @law_of_code
 def batch_rows_are_alone(case: Case) -> Finding:
     """Batched logits equal single-sequence logits when prompt lengths differ."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
-    prompts = prompts_of(case, ROWS)
-    rows = generate_batch(case.model, prompts, [STEPS] * 3)
-    worst = distances.worst(_missed(case, prompts, rows))
+    worst = distances.worst(
+        greedy_distance(case, prompt, *row)
+        for prompt, row in zip(prompts_of(case, ROWS), case.once(rows_of_batch), strict=True)
+    )
     return within_rounding("distance of a row in a batch from the row alone", worst, case)
 
 
@@ -176,14 +185,3 @@ def histories_merge(case: Case) -> Finding:
         distances.distance(row, wanted[-steps:]) for row, wanted in zip(got, alone, strict=True)
     )
     return within_rounding("distance of a merged row from the row alone", worst, case)
-
-
-def _missed(
-    case: Case,
-    prompts: list[list[int]],
-    rows: list[tuple[list[int], np.ndarray, list[Any]]],
-) -> list[float]:
-    return [
-        greedy_distance(case, prompt, tokens, logprobs)
-        for prompt, (tokens, logprobs, _) in zip(prompts, rows, strict=True)
-    ]

@@ -86,7 +86,7 @@ def long_case(case: Case) -> Case:
 
 def long_logits(case: Case) -> np.ndarray:
     """(tokens, vocabulary): what one pass over the long text gives from token `BEFORE` - 1 on."""
-    return logits_of(case.model, long_text(case))[BEFORE - 1 :].copy()
+    return logits_of(case.model, long_text(case), since=BEFORE - 1)
 
 
 def filled(case: Case, tokens: int) -> list[Any]:

@@ -28,7 +28,7 @@ from llm_spec.laws.finding import (
     vacuous,
     within_rounding,
 )
-from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of
+from llm_spec.laws.model.batch import NO_BATCHES, can_batch, prompts_of, rows_of_batch
 from llm_spec.laws.model.forward import LEAST_SPREAD, least_needed, looked_up, scales_of
 from llm_spec.numerics import distances
 
@@ -249,12 +249,11 @@ def a_batch_stops_at_its_stop_tokens(case: Case) -> Finding:
     """A row of a batch ends at the first stop sequence that it generates, and not before."""
     if not can_batch(case):
         return not_applicable(NO_BATCHES)
-    prompts = prompts_of(case, (29, 8))
-    free = [tokens for tokens, _, _ in generate_batch(case.model, prompts, [STEPS] * 2)]
+    free = [tokens for tokens, _ in case.once(rows_of_batch)]
     stop = free[0][2:4]
     ends = [_first(tokens, stop) for tokens in free]
-    stopped = generate_batch(case.model, prompts, [STEPS] * 2, stop_tokens=[stop])
-    return same("tokens until the stop", [len(tokens) for tokens, _, _ in stopped], ends)
+    stopped = rows_of_batch(case, stop_tokens=[stop])
+    return same("tokens until the stop", [len(tokens) for tokens, _ in stopped], ends)
 
 
 def _first(tokens: list[int], sequence: list[int]) -> int:

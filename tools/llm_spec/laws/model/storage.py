@@ -30,7 +30,7 @@ from llm_spec.laws.finding import (
 )
 from llm_spec.laws.model.round_trip import reloaded
 from llm_spec.model.float32 import evaluate, shared_copy
-from llm_spec.numerics import distances
+from llm_spec.numerics import device, distances
 from llm_spec.observe.hooks import watched
 from llm_spec.observe.inputs import locate_non_finite
 from llm_spec.observe.recorder import layers_of
@@ -40,7 +40,7 @@ SMALLEST_GROUP = 32  # weights, of affine quantisation: all other groups are mul
 ROOM = 2**26  # bytes of a model of which a third copy may be held
 FEW = 8  # tokens for packed products, which a CPU computes thirty times slower
 MANY = (64, 256)  # tokens, to reach experts that few of them are sent to: some, or else all
-HUGE = 4  # an array above a part in as many of a large model has a gradient that is too large
+HUGE = 8  # an array above a part in as many of a large model has a gradient that is too large
 SAMPLED = 64  # weights of an array that tell most layers apart
 MENTIONED = 3  # arrays without an effect, after which the search ends
 NOTHING = 1e-30  # a number that no sum notices: microscaling scales of zero leave one
@@ -213,7 +213,8 @@ def _is_flat(path: str, array: mx.array) -> bool:
 def _turned(case: Case, path: str, array: mx.array) -> bool:
     """Whether the logits change when the rows of an array are turned round. An array whose gradient
     would fill the memory is judged so."""
-    turned = (path, array[..., ::-1])
+    device.give_back_memory()
+    turned = (path, mx.contiguous(array[..., ::-1]))  # or each product makes a copy of it
     return not _is_as_usual(case, turned, array, case.token_ids, case.logits)
 
 
