@@ -63,6 +63,18 @@ def saved_by_exchanging(
     return found
 
 
+def bits_with_all_exchanged(
+    model: nn.Module, looks: Sequence[Exchange], rows: mx.array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bits of each token of the texts in `rows` but the first of each, as the model is and with all
+    exchanges made."""
+    before = _bits(model, rows)
+    with ExitStack() as changes:
+        for each in looks:
+            changes.enter_context(each.exchanged())
+        return before, _bits(model, rows)
+
+
 def _counts(result: Saved) -> bool:
     return result.bits > LEAST_ERRORS * result.error
 
