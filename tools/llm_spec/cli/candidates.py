@@ -44,7 +44,7 @@ def measure(
         if file.exists():
             tell(f"{who}: measured before, {file}")
         elif why := _measured(model, file, jobs, tell, who):
-            tell(f"{who}: left out: {why}")
+            tell(f"{who}: left out: {why.removeprefix(f'{model.name}: ')}")
             continue
         files.append(file)
     return files

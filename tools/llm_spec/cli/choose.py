@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         paths = [*args.results]
         if args.measure is not None:
             paths += _measured(args, budget)
+            if not paths:
+                raise Refused("No model could be measured.")
         if not paths:
             raise Refused("Name results files, or measure: llm-spec choose --measure.")
         candidates, devices = candidates_in(paths, tokens), devices_of(paths)
