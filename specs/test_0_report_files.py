@@ -227,3 +227,8 @@ def test_a_report_of_too_much_is_cut_and_says_so(exhibit):
     assert size > limit / 2, f"bytes = {size:,}, but should be near {limit:,}, not far below"
     assert left_out, f"the page says = {left_out}, but should be how many exhibits it left out"
     assert claims == len({claim["id"] for claim in results["claims"]}), f"{claims} claims are left"
+    priced = [("tokens", "one", 10), ("attention", "one", 10), ("tokens", "two", 10),
+              ("attention", "two", 10), ("heatmap", "two", 30), ("tokens", "last", 30)]  # fmt: skip
+    shown = [sections.Shown({"kind": k}, subject, [], price=price) for k, subject, price in priced]
+    kept = [(item.kind, item.subject) for item in sections.affordable(shown, 80)]
+    assert ("tokens", "last") in kept, f"kept = {kept}, but should hold the panels of all models"

@@ -242,10 +242,15 @@ def _by_interest(items: Iterable[Shown]) -> list[str]:
 
 
 def affordable(items: Sequence[Shown], budget: float) -> list[Shown]:
-    """Those of `items` that add about `budget` bytes or less; the main subject's come first."""
+    """Those of `items` that add about `budget` bytes or less: first the main subject's, then the
+    panels of all others, then their evidence."""
     rank = {subject: at for at, subject in enumerate(_by_interest(items))}
     kept, spent = set(), 0
-    for item in sorted(items, key=lambda item: rank[item.subject]):
+
+    def first_of_all(item: Shown) -> tuple[bool, int]:
+        return rank[item.subject] > 0 and item.kind not in HOME, rank[item.subject]
+
+    for item in sorted(items, key=first_of_all):
         if spent + item.price <= budget:
             spent += item.price
             kept.add(id(item))

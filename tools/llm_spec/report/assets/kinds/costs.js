@@ -49,7 +49,7 @@ function roofline(it) {
     data: [...lines, ...below],
     layout: {
       height: 400, margin: { l: 8, r: 24, t: 34, b: 8 },
-      xaxis: { type: "log", title: { text: "work for each byte read (FLOP/byte)" }, range: [Math.log10(left), Math.log10(right)], dtick: 1 },
+      xaxis: { type: "log", title: { text: "work per byte read (FLOP/byte)" }, range: [Math.log10(left), Math.log10(right)], dtick: 1 },
       yaxis: { type: "log", title: { text: "reached (FLOP/s)" }, tickformat: "~s", dtick: 1 },
     },
   };
