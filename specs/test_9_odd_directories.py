@@ -8,12 +8,12 @@ import io
 
 import pytest
 
-from fixtures.doubles import damaged, odd
+from fixtures.doubles import damaged, odd, odd_weights
 from fixtures.doubles.damaged import ROOM, copies, view_of
 from fixtures.doubles.refusals import is_one_sentence
 from llm_spec import directory as directories
 from llm_spec.cli import command_line, plan_directory
-from llm_spec.directory import explanation, generation, packing, shards, trial_load
+from llm_spec.directory import explanation, generation, naming, packing, shards, trial_load
 from llm_spec.directory.probe import TEXT_STAGES
 
 BROKEN = {
@@ -171,7 +171,7 @@ def test_weights_that_another_library_packed_are_refused_with_its_name(
 ):
     """mlx-lm's own error names the arrays for which its model has no place."""
     try_it_here(monkeypatch)
-    wrong = not_told(exhibit, tmp_path, odd.FOREIGN)
+    wrong = not_told(exhibit, tmp_path, odd_weights.FOREIGN)
 
     says = exhibit.measured("libraries that are not named", wrong, should_be={})
 
@@ -191,6 +191,45 @@ def test_nothing_is_said_of_settings_that_change_no_answer(exhibit, tmp_path, mo
     wrong = {case: texts for case, texts in said.items() if texts}
 
     says = exhibit.measured("settings that are told", wrong, should_be={})
+
+    assert not wrong, says
+
+
+def look_for_no_prefix(monkeypatch):
+    monkeypatch.setattr(naming, "other_prefix", lambda config, unplaced: None)
+
+
+@pytest.mark.claim(id="9.188", falsifier=look_for_no_prefix)
+def test_why_names_of_tensors_do_not_fit_is_told(exhibit, tmp_path, monkeypatch):
+    """mlx-lm's own error lists every tensor for which its model has no place, or that it lacks."""
+    try_it_here(monkeypatch)
+    wrong = not_told(exhibit, tmp_path, odd_weights.MISNAMED)
+
+    says = exhibit.measured("causes that are not told", wrong, should_be={})
+
+    assert not wrong, says
+
+
+def read_no_file_again(monkeypatch):
+    monkeypatch.setattr(trial_load, "OF_A_TOKENIZER", ())
+
+
+@pytest.mark.claim(id="9.189", falsifier=read_no_file_again)
+def test_a_file_of_a_tokenizer_that_is_not_json_is_named(exhibit, tmp_path):
+    """A parser's own error says in which line, and not in which file."""
+    said = {}
+    cut_off = {file: damaged.holding(file, b"{\n") for file in odd.NOT_JSON}
+    for file, directory in copies(tmp_path, cut_off):
+        messages = []
+        trial_load.main(directory, ["chat template"], messages.append)
+        said[file] = [each["problem"] for each in messages if "problem" in each]
+    show(exhibit, said)
+    wrong = {
+        file: texts for file, texts in said.items()
+        if len(texts) != 1 or not texts[0].startswith(f"{file} is not JSON")
+    }  # fmt: skip
+
+    says = exhibit.measured("files that are not named", wrong, should_be={})
 
     assert not wrong, says
 

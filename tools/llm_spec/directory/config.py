@@ -1,6 +1,7 @@
 """What config.json says, held to what a model can be."""
 
 import difflib
+import math
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,8 @@ def read(found: Files, *, to_load: bool = True) -> dict[str, Any]:
         _check_size(key, value)
         if isinstance(value, str) and NUMBERS.fullmatch(key):
             raise BadModel(f"config.json: {key} should be a number, but is {quoted(value)}.")
+        if isinstance(value, float) and not math.isfinite(value) and NUMBERS.fullmatch(key):
+            raise BadModel(f"config.json: {key} should be a finite number, but is {value}.")
     packing.check(content)
     generation.check_ends("config.json", content)
     return content

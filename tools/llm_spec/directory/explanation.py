@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from llm_spec.directory import packing
+from llm_spec.directory import naming, packing
 from llm_spec.directory.errors import reason
 from llm_spec.model.config import BadConfig
 from llm_spec.text.untrusted import quoted
@@ -25,13 +25,16 @@ def explain(error: Exception, view: Path) -> str:
                 "first (mlx_lm.fuse, or PEFT's merge_and_unload)."
             )
         config = _config(view)
-        if said := packing.by_others(config, names) or packing.not_stated(config, names):
+        causes = packing.by_others, naming.other_depth, naming.other_prefix, packing.not_stated
+        if said := next(filter(None, (cause(config, names) for cause in causes)), None):
             return f"{file}: {said} {arrays}."
         return f"{file}: the model has no place for {_some(names)} {arrays}."
     if found := re.match(r"Missing (\d+) parameters: \n?(.*)", text, re.DOTALL):
         names = _names(found[2])
         if said := packing.not_stored(_config(view), names):
             return f"{said}."
+        if said := naming.fewer_layers(_config(view), names):
+            return f"{file}: {said} (arrays: {found[1]})."
         return f"{file} lacks {_some(names)}, which the model needs (arrays: {found[1]})."
     if found := re.match(r"Expected shape (.*) but received shape (.*) for parameter (\S+)", text):
         name = found[3].rstrip(".")

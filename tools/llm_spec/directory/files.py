@@ -1,6 +1,7 @@
 """Which files a model directory has, whether they may be opened, and a view without code."""
 
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterable
@@ -15,8 +16,11 @@ from llm_spec.text.untrusted import quoted
 SMALL = ("*.json", "*.jinja", "*.txt", "*.jsonl", "tokenizer.model", "*.tiktoken", "tiktoken.model")
 WEIGHTS = "model*.safetensors"
 # Larger than any tokenizer that is published; the sum keeps the disk from being filled.
-# What a clone has in a large file's place until Git LFS fetches it, in less than 1,024 bytes.
-POINTER, LARGEST_POINTER = b"version https://git-lfs.github.com/spec/", 1024
+# What a clone has in a large file's place until Git LFS fetches it, and a failed download.
+POINTER, PAGE = (
+    b"version https://git-lfs.github.com/spec/",
+    re.compile(rb"(?i)\s*<(!doctype )?html"),
+)
 LARGEST, LARGEST_SUM, MOST_FILES = 256_000_000, 1_000_000_000, 10_000
 
 
@@ -46,7 +50,8 @@ def find(source: Path) -> Files:
     if "config.json" not in names:
         if adapter := adapter_of(names):
             raise BadModel(says_adapter(str(source), adapter))
-        raise BadModel(f"{source} holds no config.json, so it is no model directory.{_hint(names)}")
+        hint = _hint(root, names)
+        raise BadModel(f"{source} holds no config.json, so it is no model directory.{hint}")
     small = {name: small_file(root, name) for name in names if _is_small(name)}
     weights = {name: opened(root, name) for name in names if fnmatch(name, WEIGHTS)}
     total = sum(status.st_size for status in small.values())
@@ -55,22 +60,31 @@ def find(source: Path) -> Files:
             f"{source} holds {show_bytes(total)} besides its weights: remove what is not the "
             "model's."
         )
-    for name, status in {**small, **weights}.items():
-        if status.st_size < LARGEST_POINTER and _is_pointer(root / name):
-            raise BadModel(
-                f"{quoted(name)} is a pointer of Git LFS and not the file itself: run `git lfs "
-                "pull` where it was cloned, or fetch it again."
-            )
+    for name in (*small, *weights):
+        if said := _says_stand_in(root / name):
+            raise BadModel(f"{quoted(name)} is {said}.")
     others = tuple(name for name in names if name not in small and name not in weights)
     return Files(root, small, weights, others)
 
 
-def _is_pointer(path: Path) -> bool:
+def _says_stand_in(path: Path) -> str | None:
+    """What a file is instead of itself, and what to do."""
     try:
         with path.open("rb") as file:
-            return file.read(len(POINTER)) == POINTER
+            start = file.read(64)
     except OSError:
-        return False  # told where it is read
+        return None  # told where it is read
+    if start.startswith(POINTER):
+        return (
+            "a pointer of Git LFS and not the file itself: run `git lfs pull` where it was cloned, "
+            "or fetch it again"
+        )
+    if path.suffix in (".json", ".safetensors") and PAGE.match(start):
+        return (
+            "a web page and not the file itself: fetch it again, with a login where the model asks "
+            "for one"
+        )
+    return None
 
 
 def listed(source: Path) -> tuple[Path, list[str]]:
@@ -120,7 +134,9 @@ def says_adapter(directory: str, adapter: str) -> str:
     )
 
 
-def _hint(names: list[str]) -> str:
+def _hint(root: Path, names: list[str]) -> str:
+    if inner := next((name for name in names if (root / name / "config.json").is_file()), None):
+        return f" Its folder {quoted(inner)} holds one: give that."
     if any(name.endswith(".gguf") for name in names):
         return " Convert its GGUF file to MLX first."
     return ""

@@ -15,7 +15,7 @@ from typing import Any
 
 from llm_spec.directory import generation, head, packing
 from llm_spec.directory.child import channel, tell
-from llm_spec.directory.errors import BadModel, reason
+from llm_spec.directory.errors import BadModel, read_json, reason
 from llm_spec.directory.explanation import explain, weight_files
 from llm_spec.model.release import has_chat_template, taken
 from llm_spec.text.untrusted import quoted
@@ -32,6 +32,10 @@ OTHER_CONVERSATIONS = (
     [*CONVERSATION, {"role": "assistant", "content": "Nothing it is."}],
 )
 TEXT = "The capital of France is Paris. 3.14 × 2 = 6.28 … šípková růže 日本語 🙂\n" * 30
+OF_A_TOKENIZER = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json",
+)  # fmt: skip
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json", "vocab.txt")
 
 
@@ -135,6 +139,9 @@ def load_tokenizer(view: Path, config: dict[str, Any]) -> Any:
                 f"config.json is refused by transformers, which reads it to load the tokenizer "
                 f"({why})."
             ) from error
+        for name in OF_A_TOKENIZER:
+            if name in names:
+                read_json(view / name)  # tells which of them is not JSON
         raise BadModel(f"tokenizer.json and its like cannot be used ({why}).") from error
     if not ids:
         raise BadModel("tokenizer.json turns text into no token at all.")
