@@ -61,6 +61,12 @@ def _read_config(source: Path, root: Path, names: list[str]) -> Mapping[str, Any
             f"{source} holds an adapter of PEFT, which mlx-lm cannot load: merge it into its base "
             "with PEFT (merge_and_unload), convert that, and check it by --model alone."
         )
+    checkpoints = sorted(name for name in names if name.endswith(f"_{WEIGHTS}"))
+    if WEIGHTS not in names and checkpoints:
+        raise BadModel(
+            f"{source} holds checkpoints and no {WEIGHTS}, which mlx-lm loads: copy one, such as "
+            f"{quoted(checkpoints[-1])}, to that name."
+        )
     for name in (CONFIG, WEIGHTS):
         if name not in names:
             raise BadModel(
