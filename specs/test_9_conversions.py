@@ -86,7 +86,7 @@ def test_each_tensor_of_the_source_is_in_the_files_at_its_place(directory, refer
     more = f" (and {len(moved) - 3} more)" if len(moved) > 3 else ""
 
     says = exhibit.measured(
-        "missing, added, transposed or permuted tensors",
+        "tensors missing, added, exchanged, transposed, permuted or negated",
         ("; ".join(moved[:3]) or "none") + more, should_be="none",
     )  # fmt: skip
 
@@ -106,6 +106,11 @@ HELD_TO_FILES = {
         conversions.changed(conversions.transpose_one),
         {"transposed"},
     ),
+    "gate_proj and up_proj exchanged": (
+        conversions.changed(conversions.exchange_gate),
+        {"another tensor's"},
+    ),
+    "one matrix negated": (conversions.changed(conversions.negate_one), {"negated"}),
     "a tensor missing": (conversions.changed(lambda held: held.pop(NORM)), {"missing"}),
 }
 

@@ -22,7 +22,11 @@ SAMPLED = 64  # rows, spread over a matrix, that are looked for among the source
 ALIKE = 0.9  # cosine of two rows that are one, rounded: two bits leave 0.9 of it
 TINY = float(np.finfo(np.float32).tiny)
 FLOATS = (mx.float16, mx.bfloat16)
-MOVED = ("missing", "not in the source", "another shape", "transposed", "permuted")
+NEARER = 0.25  # of the mean square of an error: what another tensor of the source must leave of it
+MOVED = (
+    "missing", "not in the source", "another shape", "transposed", "permuted", "another tensor's",
+    "negated",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ def fates(ours: OnDisk, source: OnDisk) -> list[Fate]:
         elif name not in source.tensors:
             found.append(Fate(name, "not in the source", "not in the source"))
         else:
-            found.append(_fate(name, ours, source.tensors[name]))
+            fate = _fate(name, ours, source.tensors[name])
+            found.append(_of_another(fate, ours, source) if fate.kind == "other numbers" else fate)
     return sorted(found, key=lambda fate: (not fate.is_moved, -(fate.off or 0), fate.name))
 
 
@@ -134,6 +139,35 @@ def _fate(name: str, ours: OnDisk, source: mx.array) -> Fate:
                 says = f"{what} look permuted: {moved[0]} holds what the source has in {moved[1]}"
                 return Fate(name, "permuted", says, off)
     return Fate(name, "other numbers", f"other numbers, {100 * off:.2g} % off", off)
+
+
+def _of_another(fate: Fate, ours: OnDisk, source: OnDisk) -> Fate:
+    """What other numbers look like: those of another tensor of the source, or its own negated or
+    multiplied."""
+    array, own = _sample(ours.tensors[fate.name]), _sample(source.tensors[fate.name])
+    if _alike(array, -own):
+        return Fate(fate.name, "negated", "negated", fate.off)
+    for name, tensor in source.tensors.items():
+        if name == fate.name or tensor.shape != ours.tensors[fate.name].shape:
+            continue
+        other = _sample(tensor)
+        near = mean_square(array, other) <= NEARER * mean_square(array, own)
+        if near and _alike(array, other):
+            says = f"holds what the source has in {name}"
+            return Fate(fate.name, "another tensor's", says, fate.off)
+    if (size := mean_square(own)) and _alike(array, own):
+        times = float((array * own).mean()) / size
+        if mean_square(array, times * own) <= NEARER * mean_square(array, own):
+            return Fate(fate.name, fate.kind, f"{times:.3g} times the source's numbers", fate.off)
+    return fate
+
+
+def _sample(array: mx.array) -> mx.array:
+    """Some rows, spread over a matrix, as many as are looked for among the source's."""
+    if array.ndim < 2:
+        return array
+    picked = np.unique(np.linspace(0, len(array) - 1, min(SAMPLED, len(array))).astype(int))
+    return array[mx.array(picked)]
 
 
 def _alike(array: mx.array, source: mx.array) -> bool:
