@@ -8,9 +8,12 @@ stands for what the others would.
 from __future__ import annotations
 
 import functools
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -19,6 +22,7 @@ from mlx import nn
 from llm_spec.observe.hooks import patched
 from llm_spec.observe.modules import Walk, walk
 
+PLACE = re.compile("layer|idx|index")  # of attributes that may tell a layer's place
 PLAIN = (str, int, float, bool, type(None), mx.Dtype)
 NO_HOLDERS = (mx.array, *PLAIN, nn.Module, list, tuple)
 
@@ -50,12 +54,13 @@ class Repeats:
         for passes that compute nothing. What a watcher keeps meanwhile is repeated too: `updates`
         by a cache's id, and `calls`, each of a `module`."""
         effects: dict[Any, Effect] = {}
+        repeating = set(self._many)  # until one of a kind does more than give and leave arrays
 
         def once(original: Any) -> Any:
             @functools.wraps(original)
             def replacement(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
                 kind, given = self._number.get(id(module)), [*args, *kwargs, *kwargs.values()]
-                if kind not in self._many or (form := _form(given)) is None:
+                if kind not in repeating or (form := _form(given)) is None:
                     return original(module, *args, **kwargs)
                 holders = list(_holders(given))
                 if effect := effects.get((kind, form)):
@@ -75,6 +80,8 @@ class Repeats:
                     places = {id(m): place for place, m in walk(module).modules.items()}
                     inside = [(places[id(call.module)], call) for call in calls[called:]]
                     effects[kind, form] = Effect(output, [*map(_copied, left)], told, inside)
+                else:
+                    repeating.discard(kind)
                 return output
 
             return replacement
@@ -108,11 +115,16 @@ def _copied(contents: dict[str, Any]) -> dict[str, Any]:
 
 class Kinds:
     """Numbers modules: alike are those of one class whose arrays have the same shapes, whose other
-    attributes are equal, and whose modules are alike."""
+    attributes are equal, and whose modules are alike.
 
-    def __init__(self) -> None:
-        self._numbers: dict[Any, int] = {}
+    Left out is the number of a layer that a module keeps and that no code reads.
+    """
+
+    def __init__(self, numbers: dict[Any, int] | None = None) -> None:
+        self._numbers = {} if numbers is None else numbers
         self._known: dict[int, int] = {}
+        self._unread: dict[str, bool] = {}
+        self._sources: list[str] = []
 
     def of(self, module: nn.Module) -> int:
         """The number of its kind."""
@@ -123,8 +135,8 @@ class Kinds:
 
     def again(self, module: nn.Module) -> int:
         """The number of its kind as it is now: it may have changed."""
-        kinds = Kinds()
-        kinds._numbers = self._numbers
+        kinds = Kinds(self._numbers)
+        kinds._unread = self._unread
         return kinds.of(module)
 
     def _attributes(self, attributes: dict[str, Any]) -> tuple[Any, ...]:
@@ -134,10 +146,19 @@ class Kinds:
             if kind is mx.array:
                 found += [name, value.shape, value.dtype]
             elif kind in PLAIN:
-                found += [name, kind, value]
+                if kind is not int or not PLACE.search(name) or not self._is_unread(name):
+                    found += [name, kind, value]
             elif name != "_no_grad":  # which only training reads
                 found += [name, self._form(value)]
         return tuple(found)
+
+    def _is_unread(self, name: str) -> bool:
+        """Whether mlx-lm's models give a module the attribute and never ask for it."""
+        if (unread := self._unread.get(name)) is None:
+            asked = re.compile(rf"\.{name}\b(?!\s*=[^=])|[\"']{name}[\"']")
+            self._sources = self._sources or _sources()
+            unread = self._unread[name] = not any(map(asked.search, self._sources))
+        return unread
 
     def _form(self, value: Any) -> Any:
         if isinstance(value, nn.Module):
@@ -147,6 +168,13 @@ class Kinds:
         if isinstance(value, (mx.array, *PLAIN)):
             return _form(value)
         return "one", id(value)
+
+
+def _sources() -> list[str]:
+    """The code of mlx-lm's models as far as it is imported, and of MLX's modules."""
+    names = [name for name in sys.modules if name.startswith(("mlx_lm.models.", "mlx.nn."))]
+    files = [getattr(sys.modules[name], "__file__", None) for name in names]
+    return [Path(file).read_text(encoding="utf-8") for file in files if file]
 
 
 def _form(value: Any) -> tuple[Any, ...] | None:
