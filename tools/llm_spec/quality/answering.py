@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
 from mlx_lm import stream_generate
 from mlx_lm.generate import generation_stream, wired_limit
 from mlx_lm.models.cache import make_prompt_cache
@@ -86,7 +85,8 @@ def responder(
 
     Times and memory are those of an answer that is written alone. Of several, the speed is that of
     the first `PACE` tokens, and the memory that of reading the prompt. MLX's peak-memory counter is
-    reset. `tell` is given how many answers this function has written so far, parts included.
+    reset. `tell` is given how many answers this function has written so far; parts of
+    several count, too.
     """
     ends = set(tokenizer.eos_token_ids)
     written = 0
@@ -99,10 +99,9 @@ def responder(
         if len(seeds) == 1:
             answers = [_alone(model, tokenizer, last, cache, seconds, seeds[0], max_tokens)]
             written += 1
+            tell(written)
             return answers
         read = _side_by_side(cache, 1)
-        if read is None:
-            return [answer for seed in seeds for answer in respond(prompt, [seed])]
         alone = _alone(model, tokenizer, last, cache, seconds, seeds[0], min(PACE, max_tokens))
         alone = replace(alone, peak_bytes=peak)
         answers = []
@@ -137,22 +136,21 @@ def _read(model: Any, token_ids: list[int]) -> tuple[list[Any], float, int]:
     return cache, time.perf_counter() - start, mx.get_peak_memory()
 
 
-def _side_by_side(cache: list[Any], rows: int) -> list[Any] | None:
-    """A copy of the cache of one sequence, as of so many rows; None where one of its parts takes no
-    other state."""
-    copies = copy.deepcopy(cache)
-    try:
-        for entry in copies:
-            entry.state = tree_map(lambda part: _repeated(part, rows), entry.state)
-    except AttributeError:
-        return None
-    return copies
+def _side_by_side(cache: list[Any], rows: int) -> list[Any]:
+    """A copy of the cache of one sequence, as of so many rows that were read alike."""
+    return [_repeated(entry, rows) for entry in copy.deepcopy(cache)]
 
 
 def _repeated(part: Any, rows: int) -> Any:
-    """(1, …) to (rows, …); what has fewer than two dimensions is of all rows."""
-    is_row = isinstance(part, mx.array) and part.ndim > 1
-    return mx.repeat(part, rows, axis=0) if is_row else part
+    """A part of a cache with its arrays repeated, (1, …) to (rows, …); an array of one dimension
+    is of all rows."""
+    if isinstance(part, mx.array):
+        return mx.repeat(part, rows, axis=0) if part.ndim > 1 else part
+    if isinstance(part, (list, tuple)):
+        return type(part)(_repeated(each, rows) for each in part)
+    if hasattr(part, "__dict__"):
+        vars(part).update({name: _repeated(each, rows) for name, each in vars(part).items()})
+    return part
 
 
 def _alone(
