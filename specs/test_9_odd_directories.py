@@ -25,6 +25,12 @@ BROKEN = {
     "model_file": damaged.STATED["model_file"],
     "a tensor of another shape": damaged.DECLARED["a tensor of another shape"],
     "an unknown kind of RoPE": damaged.DECLARED["an unknown kind of RoPE"],
+    "20,000 kinds of layers": damaged.both(
+        damaged.setting(layer_types=["full_attention"] * 20_000), damaged.without(damaged.WEIGHTS)
+    ),
+    "1,000 heads on 64 numbers": damaged.both(
+        damaged.setting(num_attention_heads=1000, head_dim=...), damaged.without(damaged.WEIGHTS)
+    ),
 }
 
 

@@ -79,7 +79,8 @@ def declare(
                     mlx_lm_utils.quantize_model(model, config, group_size, bits, mode)
     except ERRORS as error:
         kind = config.get("model_type")
-        raise BadConfig(f"No model of type {kind!r} can be declared: {error}") from error
+        said = f"{type(error).__name__}: {error}".rstrip(".")
+        raise BadConfig(f"No model of type {kind!r} can be declared ({said}).") from error
     return model
 
 
