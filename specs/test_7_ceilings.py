@@ -2,6 +2,7 @@
 
 import pytest
 
+from fixtures.synthetic.architectures import config_of
 from llm_spec.model.accounting import groups, total_bytes
 from llm_spec.model.declare import declare, published
 from llm_spec.numerics.units import show_size
@@ -52,6 +53,39 @@ def test_of_a_mixture_of_experts_a_token_reads_only_those_it_is_sent_to(exhibit)
     [table, *_] = groups(model)
     row = table.bytes // table.logical_shape[0]
     expected = stored - table.bytes + row - experts * 120 // 128
+
+    says = exhibit.measured(
+        "weights read per token", show_size(read, expected),
+        should_be=f"predicted {show_size(expected, read)}",
+    )  # fmt: skip
+
+    assert read == expected, says
+
+
+DBRX = {
+    "d_model": 6144, "n_layers": 40, "n_heads": 48, "vocab_size": 100_352,
+    "attn_config": {"kv_n_heads": 8, "clip_qkv": 8.0, "rope_theta": 500_000.0},
+    "ffn_config": {"ffn_hidden_size": 10_752, "moe_num_experts": 16, "moe_top_k": 4},
+}  # fmt: skip
+
+
+def look_at_stacked_experts_alone(monkeypatch):
+    monkeypatch.setattr(roofline, "_left_out", lambda modules, called: iter(()))
+
+
+@pytest.mark.claim(id="7.44", falsifier=look_at_stacked_experts_alone)
+def test_of_experts_in_a_list_a_token_reads_only_those_it_is_sent_to(exhibit):
+    """dbrx keeps its 16 experts one by one, asks for the ids of 4, and calls those."""
+    model = declare(config_of("dbrx") | DBRX)
+    stored, read = total_bytes(model), roofline.decode_read(model, context=1).weights
+    experts = sum(g.bytes for g in groups(model) if ".experts." in g.name)
+    exhibit.bars(
+        {"stored": stored / 1e9, "in experts": experts / 1e9, "read per token": read / 1e9},
+        title="dbrx at 4 bits", axis="GB",
+    )  # fmt: skip
+    [table, *_] = groups(model)
+    row = table.bytes // table.logical_shape[0]
+    expected = stored - table.bytes + row - experts * 12 // 16
 
     says = exhibit.measured(
         "weights read per token", show_size(read, expected),

@@ -5,7 +5,8 @@ keys and values of all tokens before it. Bandwidth divided by those bytes is a c
 software lifts (for one conversation at a time; several at once share the reading of the weights).
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -16,6 +17,9 @@ from llm_spec.model.dry_run import Call, dry_run
 from llm_spec.model.packed import Alike, alike
 from llm_spec.model.repeats import Kinds, Repeats
 from llm_spec.observe.modules import modules_of, walk
+
+# A list within a layer, the place of an expert in it, and the path from there.
+EXPERT = re.compile(r"(.*\.\d+\..*?experts)\.(\d+)(?:\.(.*))?")
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ def decode_read(model: nn.Module, context: int) -> DecodeRead:
     """Count the bytes that the decoding step after `context` tokens reads. The model may be
     declared only. Raises ValueError for a context without a token.
 
-    Of a table that is only looked up in, one row; of stacked experts, those that the router picks
-    for one token; of everything else, all of it.
+    Of a table that is only looked up in, one row; of experts, those that the router picks for one
+    token; of everything else, all of it.
     """
     walked, kinds = walk(model), Kinds()
     weights = alike(walked, kinds)
@@ -62,12 +66,26 @@ def weights_read(weights: list[Alike], read: Mapping[str, float]) -> int:
 
 def shares(modules: Mapping[str, nn.Module], calls: list[Call]) -> dict[str, float]:
     """The share of its weights that each of a model's `modules`, by path, reads in the `calls` of a
-    step, where it is called in it."""
+    step, where it is called in it or, as an expert in a list, left out."""
     found: dict[int, float] = {}
     for call in calls:
         key = id(call.module)
         found[key] = min(1.0, found.get(key, 0.0) + _share(call))
-    return {path: found[id(m)] for path, m in modules.items() if id(m) in found}
+    read = {path: found[id(m)] for path, m in modules.items() if id(m) in found}
+    return read | dict.fromkeys(_left_out(modules, read), 0.0)
+
+
+def _left_out(modules: Iterable[str], called: Collection[str]) -> Iterator[str]:
+    """Experts of which others in the same list were called, and what is in them, by path."""
+    lists = {
+        found[1]
+        for path in called
+        if "experts" in path and (found := EXPERT.fullmatch(path)) and not found[3]
+    }
+    for path in modules if lists else ():
+        found = EXPERT.fullmatch(path)
+        if found and found[1] in lists and f"{found[1]}.{found[2]}" not in called:
+            yield path
 
 
 def prefill_flops(model: nn.Module, tokens: int) -> int:
