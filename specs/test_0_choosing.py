@@ -1,9 +1,14 @@
 """Experiment 0: `llm-spec choose` measures each assistant once, also by jobs of one's own."""
 
+import contextlib
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fixtures.doubles.refusals import is_one_sentence
@@ -159,3 +164,61 @@ def test_a_mistake_in_ones_own_jobs_is_refused_in_one_sentence(tmp_path, exhibit
     assert (right.answers, right.max_tokens) == (2, 256), (
         "answers and max_tokens of the file are not read"
     )
+
+
+# ── Ended from outside ──────────────────────────────────────────────────────────────────────────
+
+WAITS = """
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from llm_spec.cli import candidates
+folder = Path(sys.argv[1])
+if (folder / "unheeded").exists():  # a planted fault
+    candidates.ended_as_by_ctrl_c = nullcontext
+candidates.start_pytest(
+    [str(folder / "test_long.py"), "-p", "no:cacheprovider", "-c", str(folder / "pytest.ini")],
+    folder / "log", lambda: None,
+)
+"""
+
+
+def do_not_heed_sigterm(tmp_path):
+    (tmp_path / "unheeded").touch()
+
+
+@pytest.mark.claim(id="0.222", falsifier=do_not_heed_sigterm)
+def test_no_run_of_choose_outlives_sigterm(tmp_path, exhibit):
+    """`choose` waits for a run that sleeps for a minute, and is ended as by `kill`."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_long.py").write_text("import time\ndef test(): time.sleep(60)\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tools")}
+    choose = subprocess.Popen(
+        [sys.executable, "-c", WAITS, str(tmp_path)],
+        env=environment, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        runs = until(lambda: psutil.Process(choose.pid).children())
+        until(lambda: "collected" in (tmp_path / "log").read_text())
+        choose.terminate()
+        choose.wait(timeout=20)
+        _, left = psutil.wait_procs(runs, timeout=3)
+    finally:
+        choose.kill()
+        for run in runs:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                run.kill()
+    exhibit.table([[len(runs), len(left)]], columns=["runs", "left after SIGTERM"], title="runs")
+    says = exhibit.measured("runs that outlive choose", len(left), should_be=0)
+
+    assert runs, "choose started no run"
+    assert not left, says
+
+
+def until(found, seconds=30):
+    """What `found` finds, once that is something."""
+    for _ in range(10 * seconds):
+        if seen := found():
+            return seen
+        time.sleep(0.1)
+    raise AssertionError(f"nothing was found in {seconds} s")

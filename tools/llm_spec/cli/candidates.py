@@ -6,12 +6,14 @@ So a run that was interrupted goes on where it was, and what changes is measured
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from llm_spec.ledger.results import version
 from llm_spec.quality.on_disk import OnDisk, fingerprint
@@ -84,13 +86,28 @@ def start_pytest(arguments: Sequence[str], log: Path, look: Callable[[], None]) 
             command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | OFFLINE
         )
         try:
-            while True:
-                with suppress(subprocess.TimeoutExpired):
-                    return run.wait(TICK)
-                look()
+            with ended_as_by_ctrl_c():
+                while True:
+                    with suppress(subprocess.TimeoutExpired):
+                        return run.wait(TICK)
+                    look()
         finally:
             run.kill()  # no effect on one that has ended
             run.wait()
+
+
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt inside, so that the run that is waited for ends, too."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
