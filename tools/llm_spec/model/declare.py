@@ -26,8 +26,9 @@ from llm_spec.observe.modules import walk
 
 MODELS = Path(__file__).with_name("models.toml")
 
-# A configuration from the network may ask for anything; this bounds how long declaring it takes.
-MOST = {"layers": 1024, "n_layer": 1024, "experts": 4096}
+# A configuration from the network may ask for anything; this bounds how long declaring it takes, to
+# a second.
+MOST = {"layers": 512, "n_layer": 512, "experts": 4096, "hc_mult": 64}
 MOST_ENTRIES = 4096  # of a list, or letters of a pattern of layers
 
 PACKING = ("quantization", "quantization_config")
