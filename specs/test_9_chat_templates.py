@@ -70,8 +70,8 @@ def test_a_law_of_text_is_broken_where_there_is_no_text_to_hold_to_it(exhibit, t
     assert not reasons, f"laws that name no file = {reasons}, but should be none"
 
 
-# Ends after 60 million rounds: seconds later than the limit.
-LONG = "{% for a in range(9999) %}{% for b in range(6000) %}{% endfor %}{% endfor %}"
+# Ends after 240 million rounds, on a fast machine too seconds later than the limit.
+LONG = "{% for a in range(9999) %}{% for b in range(24000) %}{% endfor %}{% endfor %}"
 FOR_A_REPLY = "{% if messages|length == 2 and messages[0].content == '" + chat.ASKS + "' %}"
 BRIEF = 2.0  # s
 
