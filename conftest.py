@@ -47,14 +47,12 @@ def pytest_configure(config):
 
 
 def pytest_report_header(config):
+    named = config.stash[NAMED_MODELS].values()
     given = list(config.stash[NAMED_MODELS]) or roles.names("trained", remote=False)
     told = ", ".join(given[:FEW]) + (f" and {len(given) - FEW} others" if len(given) > FEW else "")
     held_to = "".join(
-        f"; reference: {name}{', the model itself' if itself else ''}"
+        f"; reference: {name}{', the model itself' if roles.is_among(entry, named) else ''}"
         for name, entry in config.stash[REFERENCE].items()
-        for itself in [
-            any(roles.is_same(entry, one) for one in config.stash[NAMED_MODELS].values())
-        ]
     )
     from llm_spec.numerics import device  # here: MLX takes seconds, and a wrong option none
 

@@ -197,6 +197,7 @@ def test_no_run_of_choose_outlives_sigterm(tmp_path, exhibit):
         [sys.executable, "-c", WAITS, str(tmp_path)],
         env=environment, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    runs = []
     try:
         runs = until(lambda: psutil.Process(choose.pid).children())
         until(lambda: "collected" in (tmp_path / "log").read_text())

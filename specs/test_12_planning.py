@@ -8,13 +8,11 @@ import re
 import mlx.core as mx
 import pytest
 
-from fixtures.ranks.architectures import is_known
 from fixtures.synthetic.architectures import config_of
 from llm_spec.cli.command_line import main
 from llm_spec.model.accounting import total_bytes
 from llm_spec.model.declare import declare
 from llm_spec.performance import shared_capacity
-from llm_spec.ranks import RanksFailed
 
 MAC = ("fit", "--chip", "M3 Pro", "--memory", "36GB", "--context", "2048", "--bits", "4")
 
@@ -28,12 +26,7 @@ def test_a_rank_holds_the_bytes_that_are_planned(shared, exhibit):
     """Bytes of the arrays that the first rank holds, and of those that are declared for it."""
     if shared.directory:
         pytest.skip("tiny models only: a directory's may be stored in other types")
-    try:
-        held = shared.seen[0]["bytes"]
-    except RanksFailed as failure:
-        if is_known(shared.architecture, shared.way, str(failure)):
-            pytest.xfail(f"known of mlx-lm (docs/ranks.md): {failure}")
-        raise
+    held = shared.seen_unless_known[0]["bytes"]
     config = config_of(shared.architecture, **shared.settings)
     planned = total_bytes(shared_capacity.part(config, None, shared.ranks, mx.float32))
     whole = total_bytes(declare(config, None, dtype=mx.float32))
@@ -48,10 +41,8 @@ def test_a_rank_holds_the_bytes_that_are_planned(shared, exhibit):
 
 
 def leave_out_without_a_word(monkeypatch):
-    planned = shared_capacity.those_that_share
-    monkeypatch.setattr(
-        shared_capacity, "those_that_share", lambda *given: (planned(*given)[0], "")
-    )
+    planned = shared_capacity.variants
+    monkeypatch.setattr(shared_capacity, "variants", lambda *given: (planned(*given)[0], ""))
 
 
 @pytest.mark.claim(id="12.22", falsifier=leave_out_without_a_word)

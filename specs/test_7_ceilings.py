@@ -35,6 +35,21 @@ def test_a_decoded_token_reads_all_weights_but_the_untied_embedding_table(shape,
     assert read == expected, says
 
 
+def read_of_a_mixture(exhibit, model, title, experts_named, left_out):
+    """Bytes of weights that a token reads of a mixture of experts, and those that it must: all but
+    the rows of the table that it does not look up, and but for so many of so many experts."""
+    stored, read = total_bytes(model), roofline.decode_read(model, context=1).weights
+    experts = sum(g.bytes for g in groups(model) if experts_named in g.name)
+    exhibit.bars(
+        {"stored": stored / 1e9, "in experts": experts / 1e9, "read per token": read / 1e9},
+        title=f"{title} at 4 bits", axis="GB",
+    )  # fmt: skip
+    [table, *_] = groups(model)
+    row = table.bytes // table.logical_shape[0]
+    some, of_all = left_out
+    return read, stored - table.bytes + row - experts * some // of_all
+
+
 def use_all_experts(monkeypatch):
     config = published()["qwen3-30b-a3b"].config
     monkeypatch.setitem(config, "num_experts_per_tok", config["num_experts"])
@@ -44,15 +59,7 @@ def use_all_experts(monkeypatch):
 def test_of_a_mixture_of_experts_a_token_reads_only_those_it_is_sent_to(exhibit):
     """Qwen3-30B-A3B uses 8 of 128 experts per layer: 30B weights in memory, 3B read per token."""
     model = declare(published()["qwen3-30b-a3b"].config)
-    stored, read = total_bytes(model), roofline.decode_read(model, context=1).weights
-    experts = sum(g.bytes for g in groups(model) if ".switch_mlp." in g.name)
-    exhibit.bars(
-        {"stored": stored / 1e9, "in experts": experts / 1e9, "read per token": read / 1e9},
-        title="Qwen3-30B-A3B at 4 bits", axis="GB",
-    )  # fmt: skip
-    [table, *_] = groups(model)
-    row = table.bytes // table.logical_shape[0]
-    expected = stored - table.bytes + row - experts * 120 // 128
+    read, expected = read_of_a_mixture(exhibit, model, "Qwen3-30B-A3B", ".switch_mlp.", (120, 128))
 
     says = exhibit.measured(
         "weights read per token", show_size(read, expected),
@@ -77,15 +84,7 @@ def look_at_stacked_experts_alone(monkeypatch):
 def test_of_experts_in_a_list_a_token_reads_only_those_it_is_sent_to(exhibit):
     """dbrx keeps its 16 experts one by one, asks for the ids of 4, and calls those."""
     model = declare(config_of("dbrx") | DBRX)
-    stored, read = total_bytes(model), roofline.decode_read(model, context=1).weights
-    experts = sum(g.bytes for g in groups(model) if ".experts." in g.name)
-    exhibit.bars(
-        {"stored": stored / 1e9, "in experts": experts / 1e9, "read per token": read / 1e9},
-        title="dbrx at 4 bits", axis="GB",
-    )  # fmt: skip
-    [table, *_] = groups(model)
-    row = table.bytes // table.logical_shape[0]
-    expected = stored - table.bytes + row - experts * 12 // 16
+    read, expected = read_of_a_mixture(exhibit, model, "dbrx", ".experts.", (12, 16))
 
     says = exhibit.measured(
         "weights read per token", show_size(read, expected),

@@ -24,8 +24,6 @@ GIB = 2**30
 CONTEXTS = (2048, 8192, 32_768)
 WIDEST = 10_000  # columns that a table may have
 LEFT = 4e9  # bytes of a planned Mac for other programs; macOS mostly keeps more from its GPU
-
-
 MOST_RANKS = 64
 SENT = (
     "Memory, cache and speed are those of one rank. What ranks send each other is left out: "
@@ -205,21 +203,22 @@ def _variants(models: list[str], asked: Asked) -> tuple[list[Variant], list[str]
 
 def _planned(model: str, asked: Asked) -> tuple[list[Variant], str]:
     """One model, and why ranks cannot share it, or not at each width."""
-    from llm_spec.cli import plan_directory  # psutil, which published models do not wait for
-
     if model in published.rows() and not Path(model).is_dir():
         if asked.ranks == 1:
             return published.variants(model, asked.widths, asked.fused, asked.longest), ""
         from llm_spec.model import declare  # mlx-lm, which takes a second
         from llm_spec.performance import shared_capacity
 
-        return shared_capacity.those_that_share(
-            model, declare.published()[model].config, asked.widths, asked.ranks,
-            asked.fused, asked.longest,
-        )  # fmt: skip
+        config = declare.published()[model].config
+        widths = [None if width == 16 else width for width in asked.widths]
+        return shared_capacity.variants(
+            model, config, widths, asked.ranks, asked.fused, asked.longest
+        )
     if Path(model).name == model and not Path(model).exists():
         known = ", ".join(published.rows())
         raise BadAmount(f"{model!r} is neither a directory nor a published model: {known}.")
+    from llm_spec.cli import plan_directory  # psutil, which published models do not wait for
+
     return plan_directory.planned(
         Path(model), asked.widths, asked.fused, asked.longest, asked.ranks
     )

@@ -57,19 +57,15 @@ def advice(
         return [*said, f"For {wanted}: {_about(machine, best)}; {expect}."]
     if fitting:
         fastest = max(fitting, key=lambda v: expected[id(v)])
-        at = f"{_visible(fastest)} at {fastest.width} bits"
+        at = f"{visible(fastest.name)} at {fastest.width} bits"
         reaches = f"the fastest, {at}, about {expected[id(fastest)]:.3g}"
         return [*said, f"No listed model that fits reaches {wanted}; {reaches}."]
     return said
 
 
 def _about(machine: Machine, variant: Variant) -> str:
-    return (
-        f"{_visible(variant)}, {variant.parameters / 1e9:.1f} billion weights in "
+    return (  # the name may be a directory's, and anybody's choice
+        f"{visible(variant.name)}, {variant.parameters / 1e9:.1f} billion weights in "
         f"{show_bytes(variant.weights)} at {variant.width} bits, with up to "
         f"{variant.longest(machine):,} tokens"
     )
-
-
-def _visible(variant: Variant) -> str:
-    return visible(variant.name)  # which may be a directory's, and anybody's choice

@@ -57,8 +57,9 @@ def plan(
 
     found = files.find(directory)
     config, name, as_stored = config_file.read(found), found.root.name, []
+    packed = [None if width == 16 else width for width in widths]
     if ranks > 1:
-        return shared_capacity.those_that_share(name, config, widths, ranks, fused, longest)
+        return shared_capacity.variants(name, config, packed, ranks, fused, longest)
     if found.weights:
         from llm_spec.directory.trial_load import declare
 
@@ -68,7 +69,6 @@ def plan(
             as_stored = [capacity.stored(name, *declare(Path(view)), fused, longest)]
     if not widths:
         return as_stored, ""
-    packed = [None if width == 16 else width for width in widths]
     return [*as_stored, *capacity.variants(name, config, packed, fused, longest)], ""
 
 

@@ -15,12 +15,12 @@ from llm_spec.text.untrusted import quoted
 
 SMALL = ("*.json", "*.jinja", "*.txt", "*.jsonl", "tokenizer.model", "*.tiktoken", "tiktoken.model")
 WEIGHTS = "model*.safetensors"
-# Larger than any tokenizer that is published; the sum keeps the disk from being filled.
 # What a clone has in a large file's place until Git LFS fetches it, and a failed download.
 POINTER, PAGE = (
     b"version https://git-lfs.github.com/spec/",
     re.compile(rb"(?i)\s*<(!doctype )?html"),
 )
+# Larger than any tokenizer that is published; the sum keeps the disk from being filled.
 LARGEST, LARGEST_SUM, MOST_FILES = 256_000_000, 1_000_000_000, 10_000
 
 

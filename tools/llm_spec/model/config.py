@@ -18,3 +18,9 @@ def text_config(config: Config) -> Config:
 
 class BadConfig(ValueError):
     """No model can be declared from this configuration. The text is one sentence."""
+
+    @classmethod
+    def after(cls, what: str, error: Exception) -> "BadConfig":
+        """`what` went wrong, a sentence without its full stop, with the kind of error."""
+        said = f"{type(error).__name__}: {error}".rstrip(".")
+        return cls(f"{what} ({said}).")

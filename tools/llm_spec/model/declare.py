@@ -79,9 +79,8 @@ def declare(
                 with redirect_stdout(StringIO()):  # it prints the bits per weight
                     mlx_lm_utils.quantize_model(model, config, group_size, bits, mode)
     except ERRORS as error:
-        kind = config.get("model_type")
-        said = f"{type(error).__name__}: {error}".rstrip(".")
-        raise BadConfig(f"No model of type {kind!r} can be declared ({said}).") from error
+        what = f"No model of type {config.get('model_type')!r} can be declared"
+        raise BadConfig.after(what, error) from error
     return model
 
 

@@ -77,8 +77,7 @@ def packed(model: nn.Module, plain: Iterable[Alike], bits: int) -> list[Alike]:
         choices = _choices(model, plain, bits)
         return [each for modules in plain for each in _packed(modules, choices)]
     except ERRORS as error:
-        said = f"{type(error).__name__}: {error}".rstrip(".")
-        raise BadConfig(f"The model cannot be packed at {bits} bits ({said}).") from error
+        raise BadConfig.after(f"The model cannot be packed at {bits} bits", error) from error
 
 
 def _packed(plain: Alike, choices: Choices) -> Iterable[Alike]:

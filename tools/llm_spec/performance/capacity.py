@@ -84,8 +84,8 @@ def costs(
     try:
         run = dry_run(model, followed(limit, longest), repeats=repeats)
     except ERRORS as error:
-        kind, said = config.get("model_type"), f"{type(error).__name__}: {error}"
-        raise BadConfig(f"No pass of a model of type {kind!r} can be planned ({said}).") from error
+        what = f"No pass of a model of type {config.get('model_type')!r} can be planned"
+        raise BadConfig.after(what, error) from error
     working = working_set(model, run.calls, fused)
     course = ContextCost(run.steps, [working(step) for step in run.steps], limit)
     return course, shares(repeats.modules, run.calls)

@@ -39,26 +39,6 @@ class FirstOf:
         return 0
 
 
-def those_that_share(
-    name: str,
-    config: Mapping[str, Any],
-    widths: Iterable[int],
-    ranks: int,
-    fused: bool,
-    longest: int = LONGEST_CONTEXT,
-) -> tuple[list[Variant], str]:
-    """`variants` at each width (16: not packed) at which ranks can share the model, and why they
-    cannot at the others, in one clause. Raises BadConfig."""
-    found, refused = [], []
-    for width in widths:
-        try:
-            bits = None if width == 16 else width
-            found += variants(name, config, [bits], ranks, fused, longest)
-        except sharding.CannotShare as error:
-            refused.append(str(error))
-    return found, "; ".join(dict.fromkeys(refused))
-
-
 def variants(
     name: str,
     config: Mapping[str, Any],
@@ -66,24 +46,31 @@ def variants(
     ranks: int,
     fused: bool,
     longest: int = LONGEST_CONTEXT,
-) -> list[Variant]:
-    """As `capacity.variants`, but of what the first of `ranks` holds, reads and computes.
+) -> tuple[list[Variant], str]:
+    """As `capacity.variants`, but of what the first of `ranks` holds, reads and computes, at each
+    width at which they can share the model; and why they cannot at the others, in one clause.
 
-    Parameters and bits per weight stay those of the whole model. Raises CannotShare, which names
-    the width where only that cannot be shared, and BadConfig.
+    Parameters and bits per weight stay those of the whole model. Raises BadConfig.
     """
     widths = list(widths)
     whole = capacity.variants(name, config, widths, fused, longest)
-    held = part(config, None, ranks)
-    walked, kinds = walk(held), Kinds()
+    found, refused = [], []
+    try:
+        plain = part(config, None, ranks)
+    except sharding.CannotShare as error:
+        return [], str(error)
+    walked, kinds = walk(plain), Kinds()
     with patched(_nothing_is_sent(ranks)):
-        course, read = capacity.costs(held, Repeats(walked, kinds), config, longest, fused)
-    found = []
+        course, read = capacity.costs(plain, Repeats(walked, kinds), config, longest, fused)
     for bits, each in zip(widths, whole, strict=True):
-        weights = alike(walk(part(config, bits, ranks)) if bits else walked, Kinds())
-        stored = sum(group.bytes for group in weights)
-        found.append(replace(each, weights=stored, read=weights_read(weights, read), course=course))
-    return found
+        try:
+            weights = alike(walk(part(config, bits, ranks)) if bits else walked, Kinds())
+        except sharding.CannotShare as error:
+            refused.append(str(error))
+            continue
+        held = sum(modules.bytes for modules in weights)
+        found.append(replace(each, weights=held, read=weights_read(weights, read), course=course))
+    return found, "; ".join(refused)
 
 
 def part(

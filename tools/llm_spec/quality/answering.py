@@ -85,8 +85,8 @@ def responder(
 
     Times and memory are those of an answer that is written alone. Of several, the speed is that of
     the first `PACE` tokens, and the memory that of reading the prompt. MLX's peak-memory counter is
-    reset. `tell` is given how many answers this function has written so far; parts of
-    several count, too.
+    reset. `tell` is given how many answers this function has written so far; parts of several
+    count, too.
     """
     ends = set(tokenizer.eos_token_ids)
     written = 0
@@ -97,10 +97,10 @@ def responder(
         last = token_ids[-1]
         cache, seconds, peak = _read(model, token_ids[:-1])
         if len(seeds) == 1:
-            answers = [_alone(model, tokenizer, last, cache, seconds, seeds[0], max_tokens)]
+            answer = _alone(model, tokenizer, last, cache, seconds, seeds[0], max_tokens)
             written += 1
             tell(written)
-            return answers
+            return [answer]
         read = _side_by_side(cache, 1)
         alone = _alone(model, tokenizer, last, cache, seconds, seeds[0], min(PACE, max_tokens))
         alone = replace(alone, peak_bytes=peak)

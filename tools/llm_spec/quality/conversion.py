@@ -164,10 +164,12 @@ def _of_another(fate: Fate, ours: OnDisk, source: OnDisk) -> Fate:
 
 def _sample(array: mx.array) -> mx.array:
     """Some rows, spread over a matrix, as many as are looked for among the source's."""
-    if array.ndim < 2:
-        return array
-    picked = np.unique(np.linspace(0, len(array) - 1, min(SAMPLED, len(array))).astype(int))
-    return array[mx.array(picked)]
+    return array if array.ndim < 2 else array[mx.array(_picked(array))]
+
+
+def _picked(array: mx.array) -> np.ndarray:
+    """The places of those rows."""
+    return np.unique(np.linspace(0, len(array) - 1, min(SAMPLED, len(array))).astype(int))
 
 
 def _alike(array: mx.array, source: mx.array) -> bool:
@@ -178,7 +180,7 @@ def _alike(array: mx.array, source: mx.array) -> bool:
 def _moved(array: mx.array, source: mx.array) -> tuple[int, int] | None:
     """A row and the other row of the source that it holds, where all sampled rows are somewhere
     in the source; None where one is nowhere, or all are at their place."""
-    picked = np.unique(np.linspace(0, len(array) - 1, min(SAMPLED, len(array))).astype(int))
+    picked = _picked(array)
     cosines = np.array(_normed(array[mx.array(picked)]) @ _normed(source).T)
     places = cosines.argmax(-1)
     if cosines.max(-1).min() < ALIKE:

@@ -87,8 +87,8 @@ def matrix(projection: Any) -> mx.array:
 
 def saved(before: np.ndarray, after: np.ndarray) -> Saved:
     """What tokens cost less after a change, by each one's bits, (tokens,), before and after."""
-    saved = before - after
-    return Saved(float(saved.mean()), float(saved.std(ddof=1) / len(saved) ** 0.5))
+    less = before - after
+    return Saved(float(less.mean()), float(less.std(ddof=1) / len(less) ** 0.5))
 
 
 def _share(layer: nn.Module) -> float | None:
