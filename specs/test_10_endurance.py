@@ -1,18 +1,24 @@
-"""Experiment 10: a thousand requests of 16 clients, some of whom leave.
+"""Experiment 10: a thousand requests of 16 clients, some of whom leave; connections that are reset.
 
-A fault is a wire between client and server that lies now and then.
+A fault is a wire between client and server that lies now and then, or a client that gives up.
 """
 
+import json
 import random
+import socket
+import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
-from threading import Lock
+from threading import Lock, Thread
 
 import psutil
 import pytest
 
 from fixtures.doubles.lying_wire import LyingWire, of_choice
-from llm_spec.serving.client import COMPLETIONS, NotAnAnswer
+from llm_spec.serving import Client, NotAnAnswer, client
+from llm_spec.serving.client import COMPLETIONS
 
 CLIENTS, REQUESTS, LEAVING = 16, 1_000, 0.1  # the last: the share of requests that are left
 STARTS = ("the cat", "Rust is", "one two three", "to be or not", "rain in spring", "a", "we",
@@ -77,6 +83,7 @@ def test_of_1000_requests_by_16_clients_none_is_answered_wrongly(served, exhibit
         x_axis="requests", y_axis="resident memory (MB)",
     )  # fmt: skip
     exhibit.text("\n".join(wrong[:10]) or "none", "wrong answers")
+    exhibit.text(str(len(served.client.turned_away)), "connections that broke before an answer")
     left = sum(leaves for *_, leaves in asked)
 
     says = exhibit.measured("wrong answers", len(wrong), should_be=0)
@@ -85,3 +92,65 @@ def test_of_1000_requests_by_16_clients_none_is_answered_wrongly(served, exhibit
     assert served.client.get("/health").status == 200, "the generation thread is dead"
     assert grown <= GROWTH, f"growth = {grown:.1f} MB, but should be at most {GROWTH:.0f} MB"
     assert not wrong, says
+
+
+TEXT = json.dumps({"choices": [{"text": "a", "finish_reason": "stop"}]}).encode()
+ANSWER = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(TEXT), TEXT)
+BROKEN = ANSWER[:-1]  # its last byte never comes
+
+
+@contextmanager
+def resetting(*answers: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A server on loopback that gives its connections these answers in turn and resets all but a
+    whole one: where it is, and what it gave."""
+    given: list[bytes] = []
+
+    def serve() -> None:
+        for answer in answers:
+            connection, _ = door.accept()
+            with connection:
+                connection.recv(1 << 16)
+                given.append(answer)
+                connection.sendall(answer)
+                if answer != ANSWER:  # closing without lingering resets a connection
+                    connection.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        thread = Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{door.getsockname()[1]}", given
+
+
+def give_up_at_once(monkeypatch):
+    monkeypatch.setattr(client, "AGAIN", 0)
+
+
+@pytest.mark.claim(id="10.61", falsifier=give_up_at_once)
+def test_a_request_whose_connection_breaks_before_an_answer_is_sent_again_twice(exhibit):
+    """Servers that reset two connections, three, and one within its answer, before one that they
+    answer: connections made, and whether there was an answer."""
+    servers = {
+        "resets two": (b"", b"", ANSWER),
+        "resets three": (b"", b"", b"", ANSWER),
+        "resets one within its answer": (BROKEN, ANSWER),
+    }
+    made = {}
+    for name, answers in servers.items():
+        with resetting(*answers) as (url, given):
+            try:
+                said = Client(url, seconds=10).complete("a").text
+            except NotAnAnswer as problem:
+                said = str(problem)
+            made[name] = (len(given), said == "a")
+        exhibit.text(said, f"a server that {name}")
+    right = {
+        "resets two": (3, True),
+        "resets three": (3, False),
+        "resets one within its answer": (1, False),
+    }
+
+    says = exhibit.measured("connections made, and whether answered", made, should_be=right)
+
+    assert made == right, says

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from llm_spec.text.untrusted import one_line
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+AGAIN = 2  # times that OpenAI's own client repeats a request by default
 
 
 class NotAnAnswer(Exception):
@@ -85,6 +87,8 @@ class Client:
         why: a sentence more for a request that gets no answer, such as the server's last words.
 
     `http` is what sends: it can be given to other clients of the same server.
+    `turned_away` lists the paths whose connection broke before an answer began: they are asked for
+    again, `AGAIN` times. mlx_lm.server lets five connections wait; a busy machine resets the rest.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Client:
         why: Callable[[], str] = str,
     ) -> None:  # fmt: skip
         self.settings, self.lacking, self._why = dict(settings), lacking, why
+        self.turned_away: list[str] = []
         # Proxies that the environment names are for the network, not for this machine. Certificates
         # take a third of a second to load, and HTTP has none.
         self.http = httpx2.Client(
@@ -145,7 +150,7 @@ class Client:
         """Ask for a streamed answer, and close the connection once it begins, or after so many
         chunks of it: how many came."""
         content = json.dumps({**self.settings, **body, "stream": True}).encode()
-        with self.http.stream("POST", path, content=content) as response:
+        with closing(self._begun("POST", path, content)) as response:
             if not after:
                 next(response.iter_bytes(), None)
                 return 0
@@ -156,12 +161,23 @@ class Client:
         if path in self.lacking:
             raise NotOffered(self.lacking[path])
         try:
-            return self.http.request(method, path, content=content)
+            with closing(self._begun(method, path, content)) as response:
+                response.read()
+            return response
         except httpx2.HTTPError as error:
             said = one_line(str(error)) or type(error).__name__
             raise NotAnAnswer(
                 f"no answer to {method} {path}: {said}. {self._why()}".rstrip()
             ) from error
+
+    def _begun(self, method: str, path: str, content: bytes | None) -> httpx2.Response:
+        """An answer whose body is still to be read. Raises `httpx2.HTTPError`."""
+        request = self.http.build_request(method, path, content=content)
+        for _ in range(AGAIN):
+            with suppress(httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
+                return self.http.send(request, stream=True)
+            self.turned_away.append(path)
+        return self.http.send(request, stream=True)
 
 
 def _object(text: str, status: int) -> Mapping[str, Any]:
