@@ -1,4 +1,4 @@
-"""Experiment 0: a fault that turned its claim red need not be planted again with the same code.
+"""Experiment 0: what is proved with a code need not be proved again with the same one.
 
 Each run is pytest in a process of its own, on a suite of one spec, with a cache of its own.
 """
@@ -14,6 +14,13 @@ import pytest
 def test_that_a_fault_turns_red(exhibit):
     exhibit.fault(test_that_a_fault_turns_red, red={red})
 """
+HOLDS = """
+import pytest
+
+@pytest.mark.claim(id="9.1")
+def test_the_suite():
+    pass
+"""
 
 
 def forget_the_code(monkeypatch, tmp_path):
@@ -24,36 +31,67 @@ def pytest_sessionstart():
 """)  # fmt: skip
 
 
+def nothing():
+    pass
+
+
+def verdicts(suite, report, runs):
+    """The verdict of each run of a suite of one spec: what changes before it, its options."""
+    found = {}
+    for what, (change, options, _) in runs.items():
+        change()
+        start_pytest(
+            "specs", "--report", report, *options, root=suite, remembers=True
+        ).communicate()
+        found[what] = "; ".join(claim["verdict"] for claim in claims_in(report))
+        report.unlink(missing_ok=True)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.claim(id="0.94", falsifier=forget_the_code)
-def test_a_fault_is_planted_once_per_code(exhibit, monkeypatch, tmp_path):
+def test_a_fault_is_planted_once_per_code(exhibit, tmp_path):
     """Five runs of a suite of one spec, the change before each run, and the verdict."""
-    for name in ("XDG_CACHE_HOME", "HOME"):  # Linux, and macOS
-        monkeypatch.setenv(name, str(tmp_path / "home"))
     suite = small_suite(tmp_path / "suite", PROVES.format(red=False), ["9.1"])
     spec = suite / "specs/test_small.py"
-    before_each_run = {
-        "its fault stays green": (lambda: None, (), "verified"),
-        "the same code": (lambda: None, (), "verified"),
+    runs = {
+        "its fault stays green": (nothing, (), "verified"),
+        "the same code": (nothing, (), "verified"),
         "now the fault turns red": (
-            lambda: spec.write_text(PROVES.format(red=True)),
-            (),
-            "verified",
+            lambda: spec.write_text(PROVES.format(red=True)), (), "verified",
         ),
-        "the same code again": (lambda: None, (), "not run"),
+        "the same code again": (nothing, (), "not run"),
         "a line was added": (lambda: spec.write_text(spec.read_text() + "\n"), (), "verified"),
-    }
-    found = {}
-    for what, (change, options, _) in before_each_run.items():
-        change()
-        report = tmp_path / "results.json"
-        start_pytest("specs", "--report", report, *options, root=suite).communicate()
-        found[what] = [claim["verdict"] for claim in claims_in(report)]
-        report.unlink(missing_ok=True)
-    exhibit.table([[what, *verdicts] for what, verdicts in found.items()], ["run", "verdict"],
-                  title="five runs of a suite of one spec")  # fmt: skip
+    }  # fmt: skip
+    found = verdicts(suite, tmp_path / "results.json", runs)
+    exhibit.table([*found.items()], ["run", "verdict"], title="five runs of a suite of one spec")
+    wanted = {what: verdict for what, (*_, verdict) in runs.items()}
 
-    wanted = {what: [verdict] for what, (_, _, verdict) in before_each_run.items()}
+    says = exhibit.measured("verdicts", found, should_be=wanted)
+
+    assert found == wanted, says
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.223", falsifier=forget_the_code)
+def test_a_law_about_the_suite_is_checked_once_per_code_in_runs_of_everything(exhibit, tmp_path):
+    """Six runs of a suite of one spec, the change before each run or its options, the verdict."""
+    suite = small_suite(tmp_path / "suite", HOLDS, ["9.1"])
+    spec = suite / "specs/test_small.py"
+    runs = {
+        "the first": (nothing, (), "verified"),
+        "the same code": (nothing, (), "not run"),
+        "its claim is named": (nothing, ("--claim", "9.1"), "verified"),
+        "everything is to be proved": (nothing, ("--prove",), "verified"),
+        "now it fails": (
+            lambda: spec.write_text(HOLDS.replace("pass", "assert not 1")), (), "refuted",
+        ),
+        "the same code again": (nothing, (), "refuted"),
+    }  # fmt: skip
+    found = verdicts(suite, tmp_path / "results.json", runs)
+    exhibit.table([*found.items()], ["run", "verdict"], title="six runs of a suite of one spec")
+    wanted = {what: verdict for what, (*_, verdict) in runs.items()}
+
     says = exhibit.measured("verdicts", found, should_be=wanted)
 
     assert found == wanted, says
