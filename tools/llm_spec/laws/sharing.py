@@ -6,7 +6,6 @@ All ranks call this in lockstep: each pass, each chunk and each token is a meeti
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,11 +85,16 @@ def _run(whole: Case, model: nn.Module, brief: bool) -> _Run:
 
 
 def _apart(rows: Sequence[Any], whole_rows: Sequence[Any]) -> float:
-    """Distance of log-probabilities; infinite where a row made other tokens."""
-    return distances.worst(
-        distances.distance(logprobs, expected) if tokens == right else math.inf
-        for (tokens, logprobs, _), (right, expected, _) in zip(rows, whole_rows, strict=True)
-    )
+    """Distance of log-probabilities, up to the first token that differs: where two were equally
+    likely, rounding chooses, and what follows answers another text."""
+    found = []
+    for (tokens, logprobs, _), (right, expected, _) in zip(rows, whole_rows, strict=True):
+        differ = [
+            step for step, pair in enumerate(zip(tokens, right, strict=True)) if len({*pair}) > 1
+        ]
+        same = slice(differ[0] + 1 if differ else None)  # of the (tokens, vocabulary) rows
+        found.append(distances.distance(logprobs[same], expected[same]))
+    return distances.worst(found)
 
 
 def _greedy(model: nn.Module, prompt: list[int]) -> list[int]:
