@@ -132,12 +132,12 @@ def test_a_request_whose_connection_breaks_before_an_answer_is_sent_again_twice(
     """Servers that reset two connections, three, and one within its answer, before one that they
     answer: connections made, and whether there was an answer."""
     servers = {
-        "resets two": (b"", b"", ANSWER),
-        "resets three": (b"", b"", b"", ANSWER),
-        "resets one within its answer": (BROKEN, ANSWER),
+        "resets two": ((b"", b"", ANSWER), (3, True)),
+        "resets three": ((b"", b"", b"", ANSWER), (3, False)),
+        "resets one within its answer": ((BROKEN, ANSWER), (1, False)),
     }
-    made = {}
-    for name, answers in servers.items():
+    made, right = {}, {name: wanted for name, (_, wanted) in servers.items()}
+    for name, (answers, _) in servers.items():
         with resetting(*answers) as (url, given):
             try:
                 said = Client(url, seconds=10).complete("a").text
@@ -145,11 +145,6 @@ def test_a_request_whose_connection_breaks_before_an_answer_is_sent_again_twice(
                 said = str(problem)
             made[name] = (len(given), said == "a")
         exhibit.text(said, f"a server that {name}")
-    right = {
-        "resets two": (3, True),
-        "resets three": (3, False),
-        "resets one within its answer": (1, False),
-    }
 
     says = exhibit.measured("connections made, and whether answered", made, should_be=right)
 

@@ -86,14 +86,16 @@ def _run(whole: Case, model: nn.Module, brief: bool) -> _Run:
 
 def _apart(rows: Sequence[Any], whole_rows: Sequence[Any]) -> float:
     """Distance of log-probabilities, up to the first token that differs: where two were equally
-    likely, rounding chooses, and what follows answers another text."""
+    likely, rounding chooses, and what follows answers another text. How much less likely that token
+    is for the whole model counts, too."""
     found = []
     for (tokens, logprobs, _), (right, expected, _) in zip(rows, whole_rows, strict=True):
-        differ = [
-            step for step, pair in enumerate(zip(tokens, right, strict=True)) if len({*pair}) > 1
-        ]
-        same = slice(differ[0] + 1 if differ else None)  # of the (tokens, vocabulary) rows
-        found.append(distances.distance(logprobs[same], expected[same]))
+        for step, (token, wanted) in enumerate(zip(tokens, right, strict=True)):
+            found.append(distances.distance(logprobs[step], expected[step]))
+            if token != wanted:
+                gap = expected[step][wanted] - expected[step][token]
+                found.append(float(gap / np.linalg.norm(expected[step])))
+                break
     return distances.worst(found)
 
 
