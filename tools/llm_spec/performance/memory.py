@@ -14,7 +14,7 @@ import mlx.core as mx
 import psutil
 from mlx import nn
 from mlx.utils import tree_flatten
-from mlx_lm.generate import generate_step
+from mlx_lm.generate import generate_step, generation_stream
 from mlx_lm.models.cache import make_prompt_cache
 
 from llm_spec.model.accounting import total_bytes
@@ -113,6 +113,7 @@ def measure_memory(
         mx.reset_peak_memory()
         for _ in steps:
             pass
+        mx.synchronize(generation_stream)  # a token that nobody asked for was begun
         mx.synchronize()
     return Measurement(
         resident=mx.get_active_memory() - others,
