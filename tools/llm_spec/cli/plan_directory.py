@@ -77,6 +77,9 @@ def main(directory: str, widths: str, fused: str, longest: str, ranks: str) -> d
     from llm_spec.model.config import BadConfig
 
     import_models_only()
+    import mlx.core as mx
+
+    mx.set_default_device(mx.cpu)  # a GPU that computes nothing here would have to be woken first
     asked = [int(width) for width in widths.split(",") if width], bool(int(fused)), int(longest)
     try:
         found, refused = plan(Path(directory), *asked, int(ranks))
