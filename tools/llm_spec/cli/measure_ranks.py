@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ PROGRAM = (sys.executable, "-m", "llm_spec.performance.on_ranks")
 MOST, SECONDS = 64, 3600.0  # ranks; seconds that one model may take
 SCHEMA = 1
 Answers = list[dict[str, Any]]
+GRAPHS = "MLX_USE_CUDA_GRAPHS"
+ADVICE = f"Reductions take longer within CUDA graphs: try {GRAPHS}=0, too (docs/measured.md)."
 
 
 def run(args: argparse.Namespace, widths: list[int], contexts: list[int]) -> int:
@@ -53,6 +56,8 @@ def run(args: argparse.Namespace, widths: list[int], contexts: list[int]) -> int
                 })  # fmt: skip
             for sentence in comparisons(measured, contexts):
                 print(sentence, flush=True)
+    if args.backend == "nccl" and max(counts) > 1 and os.environ.get(GRAPHS) != "0":
+        print(ADVICE)
     if args.output:
         document = {"schema": SCHEMA, "measurements_on_ranks": rows}
         try:
