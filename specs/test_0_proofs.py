@@ -20,6 +20,16 @@ import pytest
 @pytest.mark.claim(id="9.1")
 def test_the_suite():
     pass
+
+@pytest.mark.claim(id="0.1")
+@pytest.mark.parametrize("varied", ["tiny"])
+def test_an_instrument_on_a_model(varied):
+    pass
+
+@pytest.mark.claim(id="9.2")
+@pytest.mark.parametrize("varied", ["tiny"])
+def test_a_model(varied):
+    pass
 """
 
 
@@ -74,22 +84,24 @@ def test_a_fault_is_planted_once_per_code(exhibit, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.claim(id="0.223", falsifier=forget_the_code)
-def test_a_law_about_the_suite_is_checked_once_per_code_in_runs_of_everything(exhibit, tmp_path):
-    """Six runs of a suite of one spec, the change before each run or its options, the verdict."""
-    suite = small_suite(tmp_path / "suite", HOLDS, ["9.1"])
+def test_a_claim_about_the_suite_is_checked_once_per_code_in_runs_of_everything(exhibit, tmp_path):
+    """Six runs of a suite of three specs, the change before each run or its options, the verdicts:
+    on an instrument that was used on a model, on the suite itself, and on that model."""
+    suite = small_suite(tmp_path / "suite", HOLDS, ["9.1", "0.1", "9.2"])
     spec = suite / "specs/test_small.py"
     runs = {
-        "the first": (nothing, (), "verified"),
-        "the same code": (nothing, (), "not run"),
-        "its claim is named": (nothing, ("--claim", "9.1"), "verified"),
-        "everything is to be proved": (nothing, ("--prove",), "verified"),
+        "the first": (nothing, (), "verified; verified; verified"),
+        "the same code": (nothing, (), "not run; not run; verified"),
+        "its claim is named": (nothing, ("--claim", "9.1"), "not run; verified; not run"),
+        "everything is to be proved": (nothing, ("--prove",), "verified; verified; verified"),
         "now it fails": (
-            lambda: spec.write_text(HOLDS.replace("pass", "assert not 1")), (), "refuted",
+            lambda: spec.write_text(HOLDS.replace("pass", "assert not 1", 1)), (),
+            "verified; refuted; verified",
         ),
-        "the same code again": (nothing, (), "refuted"),
+        "the same code again": (nothing, (), "not run; refuted; verified"),
     }  # fmt: skip
     found = verdicts(suite, tmp_path / "results.json", runs)
-    exhibit.table([*found.items()], ["run", "verdict"], title="six runs of a suite of one spec")
+    exhibit.table([*found.items()], ["run", "verdict"], title="six runs of a suite of three specs")
     wanted = {what: verdict for what, (*_, verdict) in runs.items()}
 
     says = exhibit.measured("verdicts", found, should_be=wanted)
