@@ -227,7 +227,7 @@ def test_answers_written_side_by_side_equal_answers_written_one_at_a_time(traine
     """The first tokens of answers with five seeds: more than are written at once."""
     if not has_chat_template(trained.tokenizer):
         pytest.skip("this model has no chat template")
-    respond = answering.responder(trained.unpacked, trained.tokenizer, max_tokens=12)
+    respond = answering.responder(trained.unpacked, trained.tokenizer, max_tokens=8)
     prompt, seeds = "Write a short poem.", range(answering.AT_ONCE + 1)
     together = [answer.text for answer in respond(prompt, seeds)]
     alone = [answer.text for seed in seeds for answer in respond(prompt, [seed])]
