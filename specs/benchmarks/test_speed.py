@@ -49,7 +49,7 @@ def device_class():
 
 
 @pytest.fixture
-def timed(benchmark):
+def timed(benchmark, progress):
     """Times work round by round, each beside a reference, and notes what the figures mean."""
 
     def run(work, ideal, nbytes, tokens=None, setup=lambda: (), rounds=ROUNDS, **info):
@@ -60,6 +60,7 @@ def timed(benchmark):
         ideals = []
 
         def before():
+            progress(len(ideals) / (rounds + 1))
             mx.synchronize()  # the last round may have begun a token that nobody asked for
             ideals.append(ideal())
             return setup(), {}
