@@ -8,6 +8,7 @@ import re
 import mlx.core as mx
 import pytest
 
+from fixtures.ranks.sizes import settings_for
 from fixtures.synthetic.architectures import config_of
 from llm_spec.cli.command_line import main
 from llm_spec.model.accounting import total_bytes
@@ -27,7 +28,7 @@ def test_a_rank_holds_the_bytes_that_are_planned(shared, exhibit):
     if shared.directory:
         pytest.skip("tiny models only: a directory's may be stored in other types")
     held = shared.seen_unless_known[0]["bytes"]
-    config = config_of(shared.architecture, **shared.settings)
+    config = config_of(shared.architecture, **settings_for(shared.architecture, shared.ranks))
     planned = total_bytes(shared_capacity.part(config, None, shared.ranks, mx.float32))
     whole = total_bytes(declare(config, None, dtype=mx.float32))
     exhibit.table(
