@@ -113,7 +113,7 @@ def test_a_rank_without_the_model_is_named(missing_directory, exhibit):
 
 
 def scale_packed_shards(packed_on_4_ranks):
-    faulty = [each.under("one_packed_shard_is_scaled") for each in packed_on_4_ranks]
+    faulty = [each.under("one_shard_is_scaled") for each in packed_on_4_ranks]
     return {"packed_on_4_ranks": faulty}
 
 

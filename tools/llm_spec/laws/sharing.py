@@ -41,13 +41,15 @@ def seen_by_rank(whole: Case, shared: nn.Module, brief: bool = False) -> dict[st
     norm, and what this rank holds. Plain values:
 
     `logits`, `cached`, `batch` (None where its caches cannot be merged): distances from what the
-    whole model gives in one pass, in the same chunks and in the same batch; `bound`: the most that
-    the order of sums explains; `digest`: of the logits' bytes; `tokens`: greedy ones of the shared
-    model; `whole_tokens`; `bytes` and `whole_bytes`; `layer_share`: of the bytes of the layers;
-    `replicated`: weights that this rank holds whole.
+    whole model gives in one pass, in the same chunks and in the same batch; `chosen` (as `batch`):
+    how much less likely than its own the whole model finds what was chosen in that batch; `bound`:
+    the most that the order of sums explains, None where nothing can be said in this type; `digest`:
+    of the logits' bytes; `tokens`: greedy ones of the shared model; `whole_tokens`; `bytes` and
+    `whole_bytes`; `layer_share`: of the bytes of the layers; `replicated`: weights that this rank
+    holds whole.
 
     `brief`: in one pass alone; `tokens` are the likeliest ones after each of the prompt's, and
-    `cached` and `batch` are None.
+    `cached`, `batch` and `chosen` are None.
     """
     seen, right = _run(whole, shared, brief), whole.once(_alone, brief)
     missed = {"logits": distances.distance(seen.logits, right.logits), "cached": None}
@@ -56,7 +58,7 @@ def seen_by_rank(whole: Case, shared: nn.Module, brief: bool = False) -> dict[st
     worst = distances.worst(found for found in missed.values() if found is not None)
     return {
         **missed,
-        "batch": _apart(seen.rows, right.rows) if seen.rows else None,
+        **_compared(seen.rows, right.rows),
         "bound": within_rounding("d", worst, whole).bound,
         "digest": hashlib.sha256(seen.logits.tobytes()).hexdigest()[:16],
         "tokens": seen.tokens,
@@ -84,19 +86,22 @@ def _run(whole: Case, model: nn.Module, brief: bool) -> _Run:
     return _Run(logits_of(model, ids), _greedy(model, ids), cached, rows)
 
 
-def _apart(rows: Sequence[Any], whole_rows: Sequence[Any]) -> float:
-    """Distance of log-probabilities, up to the first token that differs: where two were equally
-    likely, rounding chooses, and what follows answers another text. How much less likely that token
-    is for the whole model counts, too."""
-    found = []
+def _compared(rows: Sequence[Any], whole_rows: Sequence[Any]) -> dict[str, float | None]:
+    """`batch`: the largest distance of log-probabilities up to the first token that differs: where
+    two were equally likely, rounding chooses, and what follows answers another text. `chosen`: by
+    how much that token is less likely than the whole model's, relative to the norm of its logits
+    around their mean."""
+    if not rows:
+        return {"batch": None, "chosen": None}
+    missed, gaps = [], [0.0]
     for (tokens, logprobs, _), (right, expected, _) in zip(rows, whole_rows, strict=True):
         for step, (token, wanted) in enumerate(zip(tokens, right, strict=True)):
-            found.append(distances.distance(logprobs[step], expected[step]))
+            missed.append(distances.distance(logprobs[step], expected[step]))
             if token != wanted:
-                gap = expected[step][wanted] - expected[step][token]
-                found.append(float(gap / np.linalg.norm(expected[step])))
+                row = expected[step]  # (vocabulary,)
+                gaps.append(float((row[wanted] - row[token]) / np.linalg.norm(row - row.mean())))
                 break
-    return distances.worst(found)
+    return {"batch": distances.worst(missed), "chosen": distances.worst(gaps)}
 
 
 def _greedy(model: nn.Module, prompt: list[int]) -> list[int]:
