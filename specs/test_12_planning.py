@@ -9,8 +9,9 @@ import mlx.core as mx
 import pytest
 
 from fixtures.ranks.sizes import settings_for
-from fixtures.synthetic.architectures import config_of
+from fixtures.synthetic.architectures import config_of, model_types
 from llm_spec.cli.command_line import main
+from llm_spec.model import sharding
 from llm_spec.model.accounting import total_bytes
 from llm_spec.model.declare import declare
 from llm_spec.performance import shared_capacity
@@ -59,3 +60,30 @@ def test_a_plan_for_ranks_says_what_they_cannot_share(exhibit, capsys):
     assert code == 0, f"exit code {code}: {said}"
     assert "fits at 4 bits or more: llama-3.3-70b" in said, said
     assert refused == [("smollm2-135m", "9")], says
+
+
+def expect_errors_of_values_alone(monkeypatch):
+    monkeypatch.setattr(sharding, "REFUSED_WITH", (ValueError,))
+
+
+@pytest.mark.claim(id="12.25", falsifier=expect_errors_of_values_alone)
+def test_an_architecture_that_refuses_ranks_is_told_in_one_sentence(exhibit):
+    """Tiny models that three ranks cannot divide. Some architectures raise a ValueError, and others
+    assert."""
+    rows, otherwise = [], []
+    for name in ("llama", "deepseek_v41", "qwen3_5", "minimax_m3_vl"):
+        if name not in model_types():
+            continue
+        try:
+            shared_capacity.part(config_of(name), None, 3)
+            said = "nothing"
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+        rows.append([name, said])
+        if not said.startswith("CannotShare: ") or said.endswith("."):
+            otherwise.append(f"{name}: {said}")
+    exhibit.table(rows, columns=["architecture", "said"], title="three ranks")
+    says = exhibit.measured("refusals that are told otherwise", otherwise, should_be=[])
+
+    assert rows, "no architecture is asked"
+    assert not otherwise, says

@@ -53,14 +53,18 @@ def advice(
         key=lambda v: (v.parameters, v.bits),
         default=None,
     ):
-        expect = f"expect {expected[id(best)]:.3g} tokens per second"
+        expect = f"expect {_rate(expected[id(best)])} tokens per second"
         return [*said, f"For {wanted}: {_about(machine, best)}; {expect}."]
     if fitting:
         fastest = max(fitting, key=lambda v: expected[id(v)])
         at = f"{visible(fastest.name)} at {fastest.width} bits"
-        reaches = f"the fastest, {at}, about {expected[id(fastest)]:.3g}"
+        reaches = f"the fastest, {at}, about {_rate(expected[id(fastest)])}"
         return [*said, f"No listed model that fits reaches {wanted}; {reaches}."]
     return said
+
+
+def _rate(tokens: float) -> str:
+    return f"{tokens:,.0f}" if tokens >= 100 else f"{tokens:.3g}"
 
 
 def _about(machine: Machine, variant: Variant) -> str:

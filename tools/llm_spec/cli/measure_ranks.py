@@ -85,7 +85,7 @@ def lines(where: str, answers: Answers) -> Iterator[str]:
         seen = rank_costs.seen_at(answers, index)
         yield (
             f"{where}, {row['context']} tokens: {seen.decode.median:.1f} tok/s "
-            f"({seen.share:.0%} of the ceiling of {_devices(seen)}), prefill "
+            f"({_percent(seen.share)} of the ceiling of {_devices(seen)}), prefill "
             f"{seen.prefill.median:.0f} tok/s; per rank {show_bytes(seen.weights)} of weights"
             f"{_peak(answers, index)}{_reductions(seen)}"
         )
@@ -107,6 +107,10 @@ def comparisons(measured: Mapping[int, Answers], contexts: list[int]) -> Iterato
         for index, context in enumerate(contexts):
             one, many = (rank_costs.seen_at(measured[it], index) for it in (fewest, count))
             yield f"After {context} tokens, {rank_costs.compared(one, many)}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "under 1%"
 
 
 def _devices(seen: Decoding) -> str:

@@ -11,6 +11,8 @@ from mlx.nn.layers import distributed
 from mlx.utils import tree_unflatten
 
 Counts = Mapping[str, int]
+REFUSED_WITH: tuple[type[Exception], ...] = (ValueError, AssertionError)
+"""What architectures of mlx-lm raise where the ranks do not divide a number of theirs."""
 
 
 class CannotShare(ValueError):
@@ -28,9 +30,9 @@ def shard(model: Any, group: mx.distributed.Group) -> None:
     before = counts(model)
     try:
         model.shard(group)
-    except ValueError as error:
-        ranks = group.size()
-        raise CannotShare(f"{ranks} ranks cannot share its matrices: {error}") from error
+    except REFUSED_WITH as error:
+        ranks, why = group.size(), str(error).rstrip(".")
+        raise CannotShare(f"{ranks} ranks cannot share its matrices: {why}") from error
     check_division(before, model, group.size())
 
 
