@@ -233,6 +233,25 @@ def judged(seen, exact):
     return [*ways.values(), same_bits, same_tokens, share], right
 
 
+def scale_one_shard_through_mpi(through_mpi):
+    return {"through_mpi": through_mpi.under("one_shard_is_scaled")}
+
+
+@pytest.mark.claim(id="12.26", falsifier=scale_one_shard_through_mpi)
+def test_ranks_that_meet_through_open_mpi_compute_what_the_whole_model_computes(
+    through_mpi, exhibit
+):
+    """In one pass, in chunks and in a batch, with the same bits and tokens on both ranks."""
+    seen = shown(through_mpi, exhibit, "logits", "cached", "batch", "digest", "tokens", "bound")
+    ways = [worst(each[way] for each in seen) for way in ("logits", "cached", "batch")]
+    found, bound = worst(ways), bound_of(seen)
+    says = exhibit.measured("largest distance from the whole's logits", found, should_be=bound)
+
+    assert len({each["digest"] for each in seen}) == 1, "the ranks have other bits"
+    assert all(each["tokens"] == each["whole_tokens"] for each in seen), "other tokens"
+    assert found <= bound, says
+
+
 def leave_one_fault_out(in_bfloat16):
     name = "one_shard_is_scaled"
     return {"in_bfloat16": {**in_bfloat16, name: in_bfloat16[name].under("nothing")}}

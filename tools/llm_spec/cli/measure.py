@@ -45,8 +45,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--ranks", metavar="N,M", help="share each model among N and among M processes, and compare"
     )
     parser.add_argument(
-        "--backend", choices=("ring", "nccl"), default="ring",
-        help="what --ranks meet through: nccl gives each a GPU of this machine (default ring)",
+        "--backend", choices=("ring", "nccl", "mpi"), default="ring",
+        help="what --ranks meet through: nccl gives each a GPU of this machine, mpi is Open MPI "
+        "(default ring)",
     )  # fmt: skip
     parser.add_argument(
         "--batch", type=int, default=0, help="with --ranks: decode so many rows at once, too"

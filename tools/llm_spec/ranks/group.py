@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from llm_spec.numerics import blas
+from llm_spec.ranks.mpi import Mpi
 from llm_spec.ranks.nccl import Nccl
 from llm_spec.ranks.process import Failure, RankProcess
 from llm_spec.ranks.ring import Ring, is_taken
@@ -18,6 +19,8 @@ from llm_spec.ranks.ring import Ring, is_taken
 PATIENCE = 120.0  # seconds until all ranks are there: a slow, busy machine needs 20 for the imports
 GRACE = 1.0  # seconds that others have after the first failure, to tell more of it
 POLL = 0.005  # seconds
+PLACES: dict[str, type[Ring | Nccl | Mpi]] = {"ring": Ring, "nccl": Nccl, "mpi": Mpi}
+"""Where ranks meet, by MLX's names of backends."""
 
 
 class RanksFailed(Exception):
@@ -31,14 +34,14 @@ class Ranks:
 
     Args:
         program: what each rank runs; it calls `member.serve`.
-        backend: MLX's name of what they meet through: `ring`, or `nccl` with a GPU for each. A
-            rank alone meets nobody.
+        backend: MLX's name of what they meet through: `ring`, `mpi` with Open MPI, or `nccl` with
+            a GPU for each. A rank alone meets nobody.
         ports: one per rank; by default free ones.
         seconds: how long it may take until all ranks have joined.
         grace: seconds that the other ranks have after the first failure.
 
     Raises:
-        ValueError: fewer than one rank, another number of ports, or too few GPUs.
+        ValueError: fewer than one rank, another number of ports, too few GPUs, or no Open MPI.
         RanksFailed: a port is taken, or a rank did not join.
     """
 
@@ -53,7 +56,7 @@ class Ranks:
         for rank, port in enumerate(ports):
             if is_taken(port):
                 raise RanksFailed(f"Port {port} of rank {rank} is in use: name another, or none.")
-        place = Nccl(count, ports) if backend == "nccl" else Ring(count, ports)
+        place = PLACES.get(backend, Ring)(count, ports)
         self._grace = grace
         self.processes: list[RankProcess] = []
         self.close = weakref.finalize(self, _end, self.processes, place)
@@ -147,7 +150,7 @@ def _shown(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _end(processes: list[RankProcess], place: Ring | Nccl) -> None:
+def _end(processes: list[RankProcess], place: Ring | Nccl | Mpi) -> None:
     for each in processes:
         each.kill()
     for each in processes:
