@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
+from mlx_lm.sample_utils import make_sampler
 
 from llm_spec.laws.case import Case
 from llm_spec.laws.execution import feed_in_chunks, generate_batch, generating, logits_of
@@ -24,6 +25,7 @@ from llm_spec.numerics import distances
 
 CHUNKS = (7, 9, 1, 1, 16)  # tokens; the rest comes in one
 ROWS, STEPS = (21, 11, 16), 6  # tokens of the prompts of a batch, and tokens that each row makes
+SEEDS: tuple[int, ...] = (0, 1)  # of what is drawn
 NUMBER = re.compile(r"\.\d+(?=\.)")
 LAYER = re.compile(r"layers\.\d+\.")
 
@@ -45,11 +47,11 @@ def seen_by_rank(whole: Case, shared: nn.Module, brief: bool = False) -> dict[st
     how much less likely than its own the whole model finds what was chosen in that batch; `bound`:
     the most that the order of sums explains, None where nothing can be said in this type; `digest`:
     of the logits' bytes; `tokens`: greedy ones of the shared model; `whole_tokens`; `bytes` and
-    `whole_bytes`; `layer_share`: of the bytes of the layers; `replicated`: weights that this rank
-    holds whole.
+    `whole_bytes`; `drawn`: tokens of the shared model at temperature 1, for each of `SEEDS`;
+    `layer_share`: of the bytes of the layers; `replicated`: weights that this rank holds whole.
 
     `brief`: in one pass alone; `tokens` are the likeliest ones after each of the prompt's, and
-    `cached`, `batch` and `chosen` are None.
+    `cached`, `batch`, `chosen` and `drawn` are None.
     """
     seen, right = _run(whole, shared, brief), whole.once(_alone, brief)
     missed = {"logits": distances.distance(seen.logits, right.logits), "cached": None}
@@ -63,6 +65,7 @@ def seen_by_rank(whole: Case, shared: nn.Module, brief: bool = False) -> dict[st
         "digest": hashlib.sha256(seen.logits.tobytes()).hexdigest()[:16],
         "tokens": seen.tokens,
         "whole_tokens": right.tokens,
+        "drawn": None if brief else [_drawn(shared, whole.token_ids, seed) for seed in SEEDS],
         **_held(whole.model, shared),
     }
 
@@ -105,7 +108,16 @@ def _compared(rows: Sequence[Any], whole_rows: Sequence[Any]) -> dict[str, float
 
 
 def _greedy(model: nn.Module, prompt: list[int]) -> list[int]:
-    steps = generating.generate_step(mx.array(prompt), model, max_tokens=STEPS)
+    return _generated(model, prompt, None)
+
+
+def _drawn(model: nn.Module, prompt: list[int], seed: int) -> list[int]:
+    mx.random.seed(seed)
+    return _generated(model, prompt, make_sampler(temp=1.0))
+
+
+def _generated(model: nn.Module, prompt: list[int], sampler: Any) -> list[int]:
+    steps = generating.generate_step(mx.array(prompt), model, max_tokens=STEPS, sampler=sampler)
     tokens = [int(token) for token, _ in steps]
     mx.synchronize(generating.generation_stream)
     return tokens
