@@ -52,7 +52,7 @@ def device_class():
 def timed(benchmark, progress):
     """Times work round by round, each beside a reference, and notes what the figures mean."""
 
-    def run(work, ideal, nbytes, tokens=None, setup=lambda: (), rounds=ROUNDS, **info):
+    def run(work, ideal, nbytes, tokens=None, rounds=ROUNDS, **info):
         """`ideal()` measures how many seconds the work would take at the machine's full speed.
 
         A call of `work` reads `nbytes`, and reads or writes `tokens` if it has to do with any.
@@ -63,7 +63,6 @@ def timed(benchmark, progress):
             progress(len(ideals) / (rounds + 1))
             mx.synchronize()  # the last round may have begun a token that nobody asked for
             ideals.append(ideal())
-            return setup(), {}
 
         benchmark.pedantic(work, setup=before, rounds=rounds, warmup_rounds=1)
         benchmark.extra_info |= {
