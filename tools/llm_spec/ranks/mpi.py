@@ -27,6 +27,14 @@ while True:
 """
 
 
+def mpirun() -> str:
+    """Where Open MPI's `mpirun` is. Raises ValueError where there is none."""
+    command = shutil.which("mpirun")
+    if command is None:
+        raise ValueError("mpi needs Open MPI, but no mpirun is on the PATH.")
+    return command
+
+
 class Mpi:
     """Places in one run of Open MPI. Its `mpirun` starts a process for each rank, which writes down
     what it is told and waits; a rank of ours takes the place of one. So it keeps its own pipes and
@@ -40,9 +48,7 @@ class Mpi:
     """
 
     def __init__(self, count: int, ports: Sequence[int] = ()) -> None:
-        command = shutil.which("mpirun")
-        if command is None:
-            raise ValueError("mpi needs Open MPI, but no mpirun is on the PATH.")
+        command = mpirun()
         self._folder = tempfile.TemporaryDirectory()  # see close
         self._mpirun = subprocess.Popen(
             [command, "--allow-run-as-root", "--host", f"localhost:{count}", "-n", str(count),
