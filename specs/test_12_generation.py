@@ -51,7 +51,7 @@ def go_on_at_once(broken_off):
 @pytest.mark.claim(id="12.28", falsifier=go_on_at_once, mended=wait_for_what_is_broken_off)
 def test_a_generation_that_is_broken_off_changes_no_later_logits(broken_off, exhibit):
     """A tiny llama on two ranks of a ring: two tokens of eight are taken, the generator is closed,
-    and the prompt is read again at once, as who leaves a loop does."""
+    and the prompt is read again at once, as after a `break` in a loop over the tokens."""
     found = broken_off.distances(TIMES)
     exhibit.table(
         [[rank, *each] for rank, each in enumerate(found)],
