@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from llm_spec.ledger.results import VERDICTS, beside_expected, told
@@ -106,7 +107,7 @@ class Entry:
         """On how many subjects it ran."""
         return sum(result.verdict != "not run" for result in self.results)
 
-    @property
+    @cached_property
     def tallies(self) -> list[tuple[str, list[Result]]]:
         """Results grouped by verdict, worst first; in each, first what the claim's
         words are about."""
