@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from mlx_lm import sample_utils
 
-from fixtures.models.draws import DRAWN_FROM, FALSE_ALARM, SEED, draw, logprobs_of
+from fixtures.models.draws import DRAWN_FROM, FALSE_ALARM, draw, logprobs_of
 from fixtures.models.law_verdict import record_finding
+from fixtures.texts.seeds import SAMPLER
 from llm_spec.laws.library import samplers
 from llm_spec.model.declare import random_state_kept
 from llm_spec.numerics import sampling
@@ -168,7 +169,7 @@ def test_xtc_excludes_the_top_choices_but_the_least_likely_of_them(subject, exhi
 
     settings = {"xtc_threshold": threshold, "xtc_probability": 0.3}
     with random_state_kept():
-        mx.random.seed(SEED)
+        mx.random.seed(SAMPLER)
         excluded = sum(not kept(logprobs, **settings).all() for _ in range(100))
     value = sampling.chi_square(np.array([excluded, 100 - excluded]), np.array([0.3, 0.7]))
     says = exhibit.measured(

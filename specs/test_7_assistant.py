@@ -7,6 +7,7 @@ import pytest
 
 from fixtures.texts import jobs, prompts
 from fixtures.texts.passages import fingerprint
+from fixtures.texts.seeds import REPLIES
 from llm_spec.model import accounting
 from llm_spec.model.release import has_chat_template
 from llm_spec.performance.others import OtherPrograms
@@ -261,7 +262,7 @@ def answer_well(prompt, seeds):
 
 
 def let_a_person_answer(monkeypatch):
-    trials = assistant.ask(answer_well, jobs.the_four(), jobs.SEEDS)
+    trials = assistant.ask(answer_well, jobs.the_four(), REPLIES)
     monkeypatch.setattr(jobs, "answers_of", lambda subject, tell: trials)
 
 

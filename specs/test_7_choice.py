@@ -7,6 +7,7 @@ from math import comb, sqrt
 import pytest
 
 from fixtures.texts import jobs
+from fixtures.texts.seeds import REPLIES
 from llm_spec.cli import choose as choose_command
 from llm_spec.ledger import results
 from llm_spec.quality import answering, assistant, selection
@@ -150,7 +151,7 @@ def most_of(passed, tried):
 
 
 def let_a_constant_answer(monkeypatch):
-    trials = assistant.ask(answering.constant("Thank you."), jobs.the_four(), jobs.SEEDS)
+    trials = assistant.ask(answering.constant("Thank you."), jobs.the_four(), REPLIES)
     monkeypatch.setattr(jobs, "answers_of", lambda subject: trials)
 
 
