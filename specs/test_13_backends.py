@@ -223,7 +223,7 @@ def test_what_compiles_at_first_use_is_not_in_the_time_to_the_first_token(exhibi
     """A model whose first call takes 0.4 s longer, as kernels that are compiled do."""
     model, _ = build_architecture("llama")
     waits = iter([0.4])
-    compiling = Waiting(model, lambda known: next(waits, 0.0))
+    compiling = Waiting(model, lambda known, took: next(waits, 0.0))
 
     timed = speed.measure_speed(compiling, list(PROMPT[:8]), 4, rounds=3)
     slowest = max(timed.first_token.values)

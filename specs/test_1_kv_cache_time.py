@@ -22,7 +22,7 @@ PAIRED_ROUNDS = 9
 
 
 def wait_after_the_long_prefix(trained):
-    slow = Waiting(trained.model, lambda known: 2 * (known >= max(PREFIXES)))
+    slow = Waiting(trained.model, lambda known, took: 5 * took * (known >= max(PREFIXES)))
     return {"trained": trained.replacing(model=slow)}
 
 
@@ -99,7 +99,9 @@ def reading(model, prefix):
 
 
 def wait_the_longer_the_less_is_cached(trained):
-    slow = Waiting(trained.model, lambda known: CONTEXTS[0] / max(known, CONTEXTS[0]))
+    slow = Waiting(
+        trained.model, lambda known, took: 5 * took * CONTEXTS[0] / max(known, CONTEXTS[0])
+    )
     return {"trained": trained.replacing(model=slow)}
 
 

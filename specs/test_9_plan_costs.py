@@ -59,7 +59,11 @@ def test_a_plan_for_a_directory_takes_half_of_what_importing_mlx_lm_takes(exhibi
         pytest.skip("the libraries of MLX for CUDA alone take 0.3 to 0.6 s and 450 MB to load")
     importing = min(float(printed(IMPORT)) for _ in range(TRIES))
     most = MOST_SHARE * importing
-    costs = {name: cost(directory, most) for name, directory in directories(tmp_path).items()}
+    costs = {}
+    for name, directory in directories(tmp_path).items():
+        costs[name] = cost(directory, most)
+        if costs[name][0] > most:
+            break  # one that costs more refutes the claim
     exhibit.table(
         [[name, took, took / importing, size / 1e6] for name, (took, size) in costs.items()],
         columns=["directory", "seconds of one core", "share of importing mlx_lm", "MB"],
