@@ -203,9 +203,10 @@ def logit_lens(model: nn.Module, trace: Trace, position: int = -1) -> np.ndarray
     Raises:
         TraceError: the last layer's state does not lead to the model's own logits this way.
     """
-    rows = [read_out(model, trace, states[position][None]) for states in trace.hidden_states]
-    check_read_out(rows[-1], trace.logits[position][None])
-    return np.concatenate([logits for logits, _ in rows])
+    states = np.stack([states[position] for states in trace.hidden_states])  # (layers, width)
+    rows, dtype = read_out(model, trace, states)
+    check_read_out((rows[-1:], dtype), trace.logits[position][None])
+    return rows
 
 
 def read_out(model: nn.Module, trace: Trace, states: np.ndarray) -> tuple[np.ndarray, mx.Dtype]:
