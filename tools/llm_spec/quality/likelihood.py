@@ -95,11 +95,23 @@ def logprobs_of(logits: mx.array, token_ids: list[int]) -> np.ndarray:
     ValueError if a log-probability is not a finite number.
     """
     targets = np.array(token_ids[1:])[:, None]
-    parts = [
-        np.take_along_axis(log_softmax(logits[rows])[0], targets[rows], axis=-1)[:, 0]
-        for rows in _pieces(len(logits))
-    ]
+    parts = [_logprobs(logits[rows], targets[rows]) for rows in _pieces(len(logits))]
     return finite(np.concatenate(parts))
+
+
+def _logprobs(logits: mx.array, targets: np.ndarray) -> np.ndarray:
+    """What `log_softmax` gives to one target a row, to 1e-7 nats: (positions,) in float64.
+
+    `logits` is (positions, vocabulary), `targets` (positions, 1). Exponentials are taken in
+    float32, which is four times as fast; each is off by 6e-8 of itself, and so is their sum.
+    """
+    rows = np.array(logits.astype(mx.float32))
+    of_targets = np.take_along_axis(rows, targets, axis=-1)[:, 0].astype(np.float64)
+    top = rows.max(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        rows -= top
+        totals = np.exp(rows, out=rows).sum(-1, dtype=np.float64)
+        return of_targets - top[:, 0] - np.log(totals)
 
 
 def finite(logprobs: np.ndarray) -> np.ndarray:
