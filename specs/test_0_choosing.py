@@ -203,7 +203,7 @@ def test_no_run_of_choose_outlives_sigterm(tmp_path, exhibit):
         until(lambda: "collected" in (tmp_path / "log").read_text())
         choose.terminate()
         choose.wait(timeout=20)
-        _, left = psutil.wait_procs(runs, timeout=3)
+        _, left = psutil.wait_procs(runs, timeout=0.5)
     finally:
         choose.kill()
         for run in runs:
