@@ -224,6 +224,8 @@ def test_what_look_cannot_show_is_refused_in_one_sentence(
 ):
     """Exit code 2 and one line on standard error, with nothing on standard output."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    loaded = models.Opened(embedded.name, embedded.unpacked, embedded.tokenizer, [])
+    monkeypatch.setattr(models, "_load", lambda *_: loaded)  # once for all questions
     (tmp_path / "empty").mkdir()
     (tmp_path / "a file.html").mkdir()
     questions = {

@@ -24,9 +24,9 @@ cli = importlib.import_module("mlx_lm.generate")
 N_TOKENS = 8  # long enough to leave the prompt behind, short enough for a slow CPU
 
 
-def generate(subject, prompt, tokenizer):
+def generate(subject, prompt, tokenizer, n_tokens=N_TOKENS):
     """Greedy generation: one of mlx_lm's responses per token."""
-    return list(mlx_lm.stream_generate(subject.model, tokenizer, prompt, max_tokens=N_TOKENS))
+    return list(mlx_lm.stream_generate(subject.model, tokenizer, prompt, max_tokens=n_tokens))
 
 
 def ending_with(tokenizer, *eos):
@@ -222,7 +222,8 @@ OF_GENERATION = (
 @pytest.mark.claim(id="0.165", falsifier=stop_at_the_models_own_end)
 def test_a_model_that_answers_in_one_token_is_held_to_the_same_claims(embedded, exhibit):
     """SmolLM2, for which the first token of an answer ends it, as a classifier answers."""
-    eos = next(r.token for r in generate(embedded, prompts.FIRST_PROMPT, embedded.tokenizer))
+    (first,) = generate(embedded, prompts.FIRST_PROMPT, embedded.tokenizer, n_tokens=1)
+    eos = first.token
     brief = embedded.replacing(tokenizer=ending_with(embedded.tokenizer, eos))
     answer = generate(brief, prompts.FIRST_PROMPT, brief.tokenizer)
     verdicts = {spec.__name__: verdict_of(spec, brief) for spec in OF_GENERATION}

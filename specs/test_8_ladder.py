@@ -128,8 +128,12 @@ def test_a_model_does_not_diverge_from_itself(embedded, exhibit):
     assert (same.divergence.max_kl, same.divergence.flips) == (0, 0), says
 
 
+def as_it_is(weight, scheme):
+    return weight
+
+
 def quantise_nothing(monkeypatch):
-    store_as(monkeypatch, lambda weight, scheme: weight)
+    store_as(monkeypatch, as_it_is)
 
 
 @pytest.mark.claim(id="8.12", falsifier=quantise_nothing)
@@ -147,12 +151,12 @@ def test_every_quantised_model_diverges(embedded, exhibit):
     assert all(cost > 1e-5 for cost in costs), says
 
 
-def store_eight_bits_as_two(monkeypatch):
-    def coarser(weight, scheme):
-        bits = 2 if scheme.bits == 8 else scheme.bits
-        return quantisation.round_trip(weight, replace(scheme, bits=bits))
-
-    store_as(monkeypatch, coarser)
+def store_eight_bits_as_two(monkeypatch, embedded):
+    rightly = ladder_of(embedded)[1:]  # at 4 and 2 bits
+    round_trip = quantisation.round_trip
+    store_as(monkeypatch, lambda weight, scheme: round_trip(weight, replace(scheme, bits=2)))
+    (coarser,) = ladder.climb(embedded.unpacked, [beginning(embedded.tokenizer)], QUICK[:1])
+    monkeypatch.setitem(LADDERS, made_by(embedded), [coarser, *rightly])
 
 
 @pytest.mark.claim(id="8.13", falsifier=store_eight_bits_as_two)

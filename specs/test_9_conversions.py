@@ -123,7 +123,8 @@ def see_no_row_elsewhere(monkeypatch):
 def test_a_source_that_mlx_lm_cannot_load_is_compared_by_its_files(tmp_path, exhibit):
     """Of a type that nobody has, which wants code of its own to be run: none of it is needed."""
     source = conversions.small(tmp_path / "source", NOBODYS, damaged.code)
-    found = inspect_directory(source.path, damaged.view_of(source.path), needs_model=False)
+    view = damaged.view_of(source.path)
+    found = inspect_directory(source.path, view, tokenizer=False, needs_model=False)
     files = {}
     for number, (case, (damage, _)) in enumerate(HELD_TO_FILES.items()):
         subject = conversions.small(tmp_path / str(number), damage)

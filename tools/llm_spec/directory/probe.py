@@ -45,7 +45,7 @@ def run_probe(
     """
     problems: dict[str, str] = {}
     skip = list(skip)
-    while True:
+    while {*STAGES} - {*skip, "importing"}:
         stage, failure = _run(view, skip, problems, on_stage)
         if failure is None:
             return problems
@@ -59,6 +59,7 @@ def run_probe(
         # What stopped the process is left out, and the rest is tried in a new one.
         problems[problem] = failure
         skip.append(stage)
+    return problems
 
 
 def _run(
