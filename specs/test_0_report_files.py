@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fixtures.doubles.browser import PHONE, visit
+from fixtures.doubles.browser import PHONE, unfolded, visit
 from fixtures.doubles.report_sample import miswrite, sample, written
 from llm_spec.cli import report as report_command
 from llm_spec.ledger.results import SCHEMA
@@ -218,7 +218,7 @@ def test_a_report_of_too_much_is_cut_and_says_so(exhibit):
     limit = whole - 300_000
 
     cut = render_report(results, limit)
-    size, claims = len(cut.encode()), cut.count('<li id="claim-')
+    size, claims = len(cut.encode()), unfolded(cut).count('<li id="claim-')
     left_out = re.search(r"(\d+) exhibits were left out", cut)
     exhibit.text(left_out.group() if left_out else "nothing", title="what the page says of it")
 

@@ -6,7 +6,7 @@ from html import unescape
 
 import pytest
 
-from fixtures.doubles.browser import visit
+from fixtures.doubles.browser import unfolded, visit
 from fixtures.doubles.report_sample import exhibit_of, many_models, miswrite, sample, written
 from fixtures.models import seeds
 from llm_spec.ledger import closing, results, terminal
@@ -133,7 +133,8 @@ def tell_one_by_one(monkeypatch):
 def test_thousands_of_verdicts_stay_readable(exhibit):
     """Ledger rows per claim, terminal lines per claim, and verdicts lost."""
     whole = many_models()
-    html = render_report(whole)
+    page = render_report(whole)
+    html = unfolded(page)
     told = {
         (unescape(claim), subject, verdict)
         for claim, entry in CLAIMS.findall(html)
@@ -147,7 +148,7 @@ def test_thousands_of_verdicts_stay_readable(exhibit):
     unknown_faults = [c for c in whole["claims"] if c["reason"] and "0.3, but" in c["reason"]]
     silent = [c["subject"] for c in unknown_faults if not named_in(printed, c)]
     exhibit.table(
-        [["verdicts", len(true)], ["bytes of the page", len(html.encode())],
+        [["verdicts", len(true)], ["bytes of the page", len(page.encode())],
          ["most rows per claim", longest], ["terminal lines per claim", lines]],
         ["what", "how much"], title=f"{len(true):,} verdicts",
     )  # fmt: skip
@@ -158,7 +159,7 @@ def test_thousands_of_verdicts_stay_readable(exhibit):
     assert lines <= 20, f"terminal lines per claim = {lines:.0f}, but should be at most 20"
     assert told == true, f"verdicts lost or made up = {len(told ^ true)}, but should be 0"
     assert silent == [], f"new faults missing in the terminal = {silent}, but should be none"
-    assert len(html.encode()) <= FILE_LIMIT, f"bytes = {len(html):,}, but should be fewer"
+    assert len(page.encode()) <= FILE_LIMIT, f"bytes = {len(page):,}, but should be fewer"
 
 
 def leave_refutations_out(monkeypatch):
@@ -261,7 +262,8 @@ def answer(model, share, memory, bandwidth):
 
 
 def listen_to_nobody(monkeypatch):
-    miswrite(monkeypatch, "subjects.js", 'top.addEventListener("change", pickAll);', "")
+    follows = 'top.addEventListener("change", () => show(top.value));'
+    miswrite(monkeypatch, "subjects.js", follows, "")
 
 
 SHOWN_MODELS = """

@@ -81,9 +81,7 @@ def test_evidence_beside_a_picture_is_of_the_model_in_the_picture(tmp_path, exhi
         claim["measured"] = f"seen on {claim['subject']}"
     read = []
     with visit(written(tmp_path, whole)) as visited:
-        visited.page.evaluate(
-            "document.querySelectorAll('details').forEach((it) => it.open = true)"
-        )
+        visited.unfold_all()
         for model in ("model-a", "model-b"):
             visited.page.locator("#subject").select_option(model)
             read += [[model, *found] for found in visited.page.evaluate(EVIDENCE)]

@@ -169,6 +169,7 @@ def environment() -> Environment:
         percent=percent,
         quantity=quantity,
         cell=cell,
+        packed=packed,
         number=show_number,
         words=words,
         named=named,

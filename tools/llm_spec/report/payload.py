@@ -1,4 +1,4 @@
-"""What the page carries for its scripts: packed, so that the file stays small enough to send."""
+"""What the page carries packed, for its scripts and its folds, so that the file stays small."""
 
 import base64
 import gzip
@@ -19,9 +19,9 @@ def compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
-def cost(exhibit: Any, drawn_by_script: bool) -> int:
+def cost(exhibit: Any, is_packed: bool) -> int:
     """About how many bytes an exhibit adds to the file."""
     text = compact(exhibit)
-    if not drawn_by_script:
+    if not is_packed:
         return 3 * len(text)  # markup around each of its values
     return len(gzip.compress(text.encode("ascii"), 1)) * 4 // 3

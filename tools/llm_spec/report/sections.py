@@ -206,7 +206,7 @@ def gather(claims: Iterable[Mapping[str, Any]]) -> list[Shown]:
     for number, item in enumerate(found.values()):
         by_script = item.kind in KINDS and KINDS[item.kind].script
         item.key = f"x{number}" if by_script else ""
-        item.price = cost(item.exhibit, by_script)
+        item.price = cost(item.exhibit, by_script or item.kind not in HOME)
     return list(found.values())
 
 

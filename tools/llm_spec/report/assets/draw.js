@@ -32,18 +32,21 @@ function redrawAll() {
   for (const redraw of drawn.values()) redraw();
 }
 
-function drawInSight() {
-  const observer = new IntersectionObserver((seen) => {
-    for (const { target, isIntersecting } of seen) {
-      if (!isIntersecting) continue;
-      observer.unobserve(target);
-      draw(target);
-    }
-  }, { rootMargin: "300px" });
-  const elements = all("[data-draw]");
-  elements.forEach((element) => observer.observe(element));
-  const first = elements.find((element) => element.offsetParent);
-  if (first) draw(first); // so that the first picture stands before anyone scrolls to it
+const sight = new IntersectionObserver((seen) => {
+  for (const { target, isIntersecting } of seen) {
+    if (!isIntersecting) continue;
+    sight.unobserve(target);
+    draw(target);
+  }
+}, { rootMargin: "300px" });
+
+function drawInSight(root = document) {
+  if (window.Plotly) all("[data-draw]", root).forEach((element) => sight.observe(element));
+}
+
+function drawFirst() { // so that the first picture stands before anyone scrolls to it
+  const first = all("[data-draw]").find((element) => element.offsetParent);
+  if (first) draw(first);
 }
 
 function drawWhatPrints(printing) {

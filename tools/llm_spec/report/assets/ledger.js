@@ -1,12 +1,14 @@
 // Filters of the ledger, and links to single claims.
 function offerFilters() {
   const form = document.getElementById("filters");
-  const rows = all(".ledger > li").map((row) => ({
-    row,
-    text: row.textContent.toLowerCase(),
-    results: all("tr[data-verdict]", row).map(({ dataset }) => ({ verdict: dataset.verdict, subjects: dataset.subjects.split("\n") })),
-  }));
+  let rows = null;
   const filter = () => {
+    putInLedger();
+    rows ??= all(".ledger > li").map((row) => ({
+      row,
+      text: row.textContent.toLowerCase(),
+      results: all("tr[data-verdict]", row).map(({ dataset }) => ({ verdict: dataset.verdict, subjects: dataset.subjects.split("\n") })),
+    }));
     const { experiment, verdict, subject, words } = Object.fromEntries(new FormData(form));
     let count = 0;
     for (const { row, text, results } of rows) {
@@ -25,9 +27,28 @@ function offerFilters() {
   return { reset() { form.reset(); filter(); } };
 }
 
+function putInLedger() {
+  putIn((list) => list.closest("#ledger"));
+}
+
+// Paper cannot be unfolded: the ledger is printed, though each of its claims stays as it is.
+function printLedger() {
+  const whole = document.querySelector("#ledger details");
+  let isOpen = whole.open;
+  addEventListener("beforeprint", () => {
+    isOpen = whole.open;
+    whole.open = true;
+    putInLedger();
+  });
+  addEventListener("afterprint", () => { whole.open = isOpen; });
+}
+
 function followLink(filters) {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const id = decodeURIComponent(location.hash.slice(1));
+  putIn((list, html) => html.includes(`id="${id}"`));
+  const target = document.getElementById(id);
   if (!target) return;
+  if (!target.matches(":target")) location.replace(location.hash); // it was put in after the browser looked for it
   if (target.matches(".ledger > li") && target.hidden) filters.reset();
   if (target.matches(".ledger > li, .claim")) {
     for (const folded of all("details", target).slice(0, 1)) folded.open = true;

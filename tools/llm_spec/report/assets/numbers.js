@@ -12,11 +12,9 @@ function numberTable([columns, rows], title) {
 }
 
 function offerNumbers() {
-  for (const details of all("[data-numbers]")) {
-    details.addEventListener("toggle", () => {
-      if (details.childElementCount > 1) return;
-      const it = exhibits[details.dataset.numbers];
-      details.append(numberTable(TABLES[it.kind](it), `The numbers of ${it.title}`));
-    });
-  }
+  document.addEventListener("toggle", ({ target }) => {
+    if (!target.dataset.numbers || target.childElementCount > 1) return;
+    const it = exhibits[target.dataset.numbers];
+    target.append(numberTable(TABLES[it.kind](it), `The numbers of ${it.title}`));
+  }, true);
 }

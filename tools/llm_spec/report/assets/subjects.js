@@ -8,14 +8,14 @@ function showSubject(group, subject) {
   return shownSubject;
 }
 
-function offerSubjects() {
+function offerSubjects(root = document) {
   const top = document.getElementById("subject");
   if (!top) return;
   const names = Object.fromEntries([...top.options].map((option) => [option.value, option.text]));
-  const follow = all("[data-choices]").map((group) => {
+  for (const group of all("[data-choices]", root)) {
     const items = all("[data-subject]", group);
     const subjects = [...new Set(items.map((item) => item.dataset.subject))];
-    if (!subjects.length) return () => {};
+    if (!subjects.length) continue;
     const instead = make("p", { class: "instead", hidden: true });
     const here = picker(subjects.map((subject) => names[subject] ?? subject), "model", (at) => show(subjects[at]));
     here.element.classList.add("here");
@@ -27,9 +27,7 @@ function offerSubjects() {
       instead.hidden = shown === subject;
       instead.textContent = shown === subject ? "" : `Not run for ${names[subject]}, showing ${names[shown] ?? shown}.`;
     };
-    return show;
-  });
-  const pickAll = () => follow.forEach((show) => show(top.value));
-  top.addEventListener("change", pickAll);
-  pickAll();
+    top.addEventListener("change", () => show(top.value));
+    show(top.value);
+  }
 }
