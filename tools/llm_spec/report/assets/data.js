@@ -1,5 +1,5 @@
 // What the page carries packed: for its scripts, and lists of claims that few readers unfold.
-async function unpack(base64) {
+async function inflate(base64) {
   const text = atob(base64);
   const bytes = new Uint8Array(text.length);
   for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
@@ -7,19 +7,19 @@ async function unpack(base64) {
   return new Response(stream).text();
 }
 
-function carried(id) {
-  return unpack(document.getElementById(id).textContent);
+function unpack(id) {
+  return inflate(document.getElementById(id).textContent);
 }
 
 let exhibits = {};
 
 async function loadExhibits() {
-  exhibits = JSON.parse(await carried("data-exhibits"));
+  exhibits = JSON.parse(await unpack("data-exhibits"));
 }
 
 async function loadPlotly() {
   // The page's policy names this script's hash: anything else would not run.
-  document.head.append(make("script", {}, await carried("data-plotly")));
+  document.head.append(make("script", {}, await unpack("data-plotly")));
 }
 
 function recorded(keys) {
@@ -29,7 +29,7 @@ function recorded(keys) {
 const packed = new Map(); // template -> the HTML that it stands for
 
 async function unpackLists() {
-  const one = async (list) => packed.set(list, await unpack(list.content.textContent));
+  const one = async (list) => packed.set(list, await inflate(list.content.textContent));
   await Promise.all(all("[data-packed]").map(one));
   document.addEventListener("toggle", ({ target }) => putIn((list) => list.parentElement === target), true);
   putIn((list) => list.parentElement.open);
