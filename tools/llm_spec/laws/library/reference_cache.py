@@ -112,9 +112,11 @@ class Histories:
         seen = key <= query
         if self.window:
             seen &= key > query - self.window
-        scores = queries.astype(np.float64) @ keys.swapaxes(1, 2) * WIDTH**-0.5
-        weights = np.where(seen, np.exp(scores - scores.max(initial=0)), 0)
-        return weights / weights.sum(axis=-1, keepdims=True) @ values
+        scores = (queries.astype(np.float64) * WIDTH**-0.5) @ keys.swapaxes(1, 2)
+        scores -= scores.max(initial=0)
+        weights = np.exp(scores, out=scores)  # in place, for these arrays take most of the time
+        weights *= seen
+        return weights @ values / weights.sum(axis=-1, keepdims=True)
 
 
 def _joined(row: Row, more: Row) -> Row:
