@@ -14,7 +14,8 @@ from fixtures.doubles.report_sample import miswrite_template, sample, written
 from fixtures.doubles.suite_run import plant, small_suite, start_pytest
 from llm_spec.cli import command_line, fit
 from llm_spec.cli import compare as compare_command
-from llm_spec.report import destination, matrix, page
+from llm_spec.ledger import results
+from llm_spec.report import destination, entries, matrix, page
 from llm_spec.report.page import render_report
 
 OPTIONS = re.compile(r'<option value="(model[^"]*)"[^>]*>([^<]*)<')
@@ -158,6 +159,27 @@ def test_a_correction_that_did_not_run_is_not_told_as_the_truth(exhibit):
     assert told == wanted, says
     in_sight = section[: section.index("<details")]
     assert "this was not run" not in in_sight, "a correction that was not run is not folded away"
+
+
+def remember_no_proof(monkeypatch):
+    monkeypatch.setattr(entries, "PROVED_BEFORE", "")
+
+
+@pytest.mark.claim(id="0.226", falsifier=remember_no_proof)
+def test_the_page_counts_what_was_proved_before_with_the_same_code(exhibit):
+    """The tally at the head of a page: two claims about the suite are not run for that reason."""
+    whole, proved = sample(), 2
+    for number in range(proved):
+        whole["claims"].append({
+            "id": f"0.{number}", "says": "A check is right", "kind": "law", "subject": "suite",
+            "verdict": "not run", "reason": results.PROVED_BEFORE, "exhibits": [],
+        })  # fmt: skip
+    told = re.findall(r"not run \((\d+) proved before\)", render_report(whole))
+    exhibit.text(f"not run: {told}", title="the tally at the head of the page")
+
+    says = exhibit.measured("claims told as proved before", told, should_be=[str(proved)])
+
+    assert told == [str(proved)], says
 
 
 def write_whatever_is_asked(monkeypatch):

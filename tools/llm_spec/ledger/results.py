@@ -29,6 +29,8 @@ SCHEMA = 2
 DEPTH = 30
 """Layers for which the report tells the tolerances that grow with depth: SmolLM2-135M's."""
 VERDICTS = ("verified", "refuted", "inconclusive", "not run")
+PROVED_BEFORE = "proved with this code before; run it with --prove"
+"""Why a claim about the suite itself is not run in a run of everything."""
 PACKAGES = ("mlx", "mlx-lm", "transformers", "tokenizers", "huggingface_hub", "numpy", "pytest")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from llm_spec.ledger.results import VERDICTS, beside_expected, told
+from llm_spec.ledger.results import PROVED_BEFORE, VERDICTS, beside_expected, told
 from llm_spec.text.untrusted import visible
 
 _FIGURES = re.compile(r"\d{2,}")
@@ -96,6 +96,12 @@ class Entry:
         """Whether it is refuted only where that is a documented fault of someone else's."""
         refuted = [result for result in self.results if result.verdict == "refuted"]
         return bool(refuted) and all(result.known for result in refuted)
+
+    @property
+    def proved_before(self) -> bool:
+        """Whether it ran nowhere, since it was proved with the same code before."""
+        reasons = [result.reason for result in self.results]
+        return self.verdict == "not run" and PROVED_BEFORE in reasons
 
     @property
     def refuted_on(self) -> int:
@@ -200,13 +206,15 @@ def _maybe(text: str | None) -> str | None:
 
 
 def counts(ledger: Iterable[Entry]) -> dict[str, int]:
-    """Claims by verdict; corrections that hold, and known faults, are counted once more."""
+    """Claims by verdict; corrections that hold, known faults, and what was proved before with the
+    same code, are counted once more."""
     ledger = list(ledger)
     tally = Counter(entry.verdict for entry in ledger)
     counted = {verdict: tally[verdict] for verdict in VERDICTS}
     return counted | {
         "corrections": sum(bool(e.corrects) and e.verdict == "verified" for e in ledger),
         "known": sum(entry.known for entry in ledger),
+        "proved": sum(entry.proved_before for entry in ledger),
     }
 
 
