@@ -30,6 +30,7 @@ pytest_plugins = [
     "fixtures.plugins.running",
     "fixtures.plugins.progress",
     "fixtures.plugins.proofs",
+    "fixtures.plugins.healthy_runs",
     "fixtures.plugins.workers",
     "fixtures.plugins.missing_here",
     "fixtures.plugins.other_releases",

@@ -14,6 +14,7 @@ import pytest
 
 from fixtures.plugins import missing_here
 from fixtures.plugins.collection import REASONS
+from fixtures.plugins.healthy_runs import GREEN
 from llm_spec.ledger.evidence import Exhibits
 from llm_spec.ledger.records import Measured
 
@@ -160,8 +161,11 @@ def objection(healthy, faulty, moved=False):
     return None
 
 
-def trial(claimed, given):
+def trial(claimed, given, before=None):
     """The healthy and the faulty run of a spec, and why they prove nothing, if so.
+
+    Args:
+        before: the healthy run, where there was one with the same fixtures.
 
     Returns (objection or None, the healthy run, the faulty run).
     """
@@ -172,7 +176,7 @@ def trial(claimed, given):
             given |= call(claimed.mended, given) or {}
         with pytest.MonkeyPatch.context() as patch:
             apart = {**given, **_folder(given, "healthy"), "monkeypatch": patch}
-            healthy = run(claimed.spec, apart, snapshot)
+            healthy = before or run(claimed.spec, apart, snapshot)
         if not claimed.falsifier:
             planted.close()  # as released, without the repair
             given["monkeypatch"] = planted.enter_context(pytest.MonkeyPatch.context())
@@ -182,6 +186,15 @@ def trial(claimed, given):
     if claimed.fails and not claimed.mended:
         why = "it is an expected failure, and nothing shows that a repair would turn it green"
     return why, healthy, faulty
+
+
+def green_before(claimed, given, config):
+    """The run in which the spec was green on what is given, if this process has seen one. A spec
+    that is expected to fail must be run beside its repair."""
+    if claimed.mended or claimed.fails:
+        return None
+    told = config.stash[GREEN].measured(claimed.spec, given)
+    return None if told is None else Run("green", measured=told)
 
 
 def _folder(given, name):

@@ -8,6 +8,7 @@ import math
 
 import pytest
 
+from fixtures.plugins import healthy_runs
 from fixtures.plugins.collection import asked_tiers
 from llm_spec.ledger import claims, results
 from llm_spec.ledger.records import About
@@ -48,7 +49,9 @@ def test_every_planted_fault_turns_its_claim_red(claimed, request, exhibit):
     given = {name: request.getfixturevalue(name) for name in names}
     an_honest_spec = Claimed(add_one_and_one, add_wrongly)
     why, healthy, faulty = falsification.trial(
-        claimed, {**given, "request": request, "claimed": an_honest_spec}
+        claimed,
+        {**given, "request": request, "claimed": an_honest_spec},
+        falsification.green_before(claimed, given, request.config),
     )
     name = claimed.spec.__name__
     rows = [["without its fault", "; ".join(healthy.measured) or healthy.said]]
@@ -118,6 +121,33 @@ def test_a_fault_that_proves_nothing_is_refused(exhibit):
     proven = falsification.trial(Claimed(add_one_and_one, add_wrongly), {})[0]
     assert proven is None, f"objection to a sound fault = {proven}, but should be None"
     assert not believed, says
+
+
+def take_what_it_was_green_on_for_any_other(monkeypatch):
+    monkeypatch.setattr(healthy_runs, "are_the_same", lambda before, given: True)
+
+
+@pytest.mark.claim(id="0.227", falsifier=take_what_it_was_green_on_for_any_other)
+def test_a_green_run_stands_for_the_same_spec_on_the_same_subject_alone(exhibit):
+    """A spec was green on one subject: whether that run is taken for the healthy one elsewhere."""
+    subject, equal = ["a model"], ["a model"]
+    runs = healthy_runs.GreenRuns()
+    runs.add(add_one_and_one, {"subject": subject}, ["one and one = 2"])
+    asked = {
+        "the same subject": (add_one_and_one, {"subject": subject}, True),
+        "the same, and a folder": (add_one_and_one, {"subject": subject, "tmp_path": "f"}, True),
+        "another of the same name": (add_one_and_one, {"subject": equal}, False),
+        "no subject": (add_one_and_one, {}, False),
+        "another spec": (add_wrongly, {"subject": subject}, False),
+    }
+    taken = {name: runs.measured(*each[:2]) is not None for name, each in asked.items()}
+    rows = [[name, taken[name], wanted] for name, (*_, wanted) in asked.items()]
+    exhibit.table(rows, columns=["run on", "taken", "should be"], title="one green run")
+    wrong = [name for name, is_taken, wanted in rows if is_taken != wanted]
+
+    says = exhibit.measured("runs that it is wrongly taken or left for", wrong, should_be=[])
+
+    assert wrong == [], says
 
 
 ENTRY = """[[claim]]
