@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from llm_spec.ledger.results import write_atomically
 from llm_spec.numerics.units import show_bytes, show_number
@@ -59,9 +59,10 @@ def render_report(results: Mapping[str, Any], limit: int = FILE_LIMIT) -> str:
     entries = ledgers.entries(results["claims"])
     found = gather(results["claims"])
     items = telling(found, entries)
-    budget = float(limit)
+    template = environment().get_template("report.html")
+    budget = min(float(limit), sum(item.price for item in items))
     while True:
-        html = _render(results, entries, items, len(found), budget)
+        html = _render(template, results, entries, items, len(found), budget)
         excess = len(html.encode("utf-8")) - limit
         if excess <= 0 or budget == 0:
             return html
@@ -69,6 +70,7 @@ def render_report(results: Mapping[str, Any], limit: int = FILE_LIMIT) -> str:
 
 
 def _render(
+    template: Template,
     results: Mapping[str, Any],
     entries: list[ledgers.Entry],
     items: list[Shown],
@@ -89,7 +91,7 @@ def _render(
     script = "\n".join(asset(f"{name}.js") for name in SCRIPTS)
     script = f"(() => {{\n'use strict';\n{script}\n}})();"
     plotly, packed_plotly = _plotly()
-    return environment().get_template("report.html").render(
+    return template.render(
         entries=entries,
         counts=ledgers.counts(entries),
         subjects=ledgers.subjects(entries),
