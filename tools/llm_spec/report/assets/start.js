@@ -16,7 +16,7 @@ async function start() {
   printLedger();
   addEventListener("hashchange", () => followLink(filters));
   followLink(filters);
-  await loadExhibits();
+  await loadExhibits(); // first: what is unfolded is drawn as soon as plotly is there
   await loadPlotly();
   offerNumbers();
   drawInSight();
