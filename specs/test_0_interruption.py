@@ -1,6 +1,6 @@
-"""Experiment 0: Ctrl-C ends a run at once, and the results so far are kept.
+"""Experiment 0: Ctrl-C and SIGTERM end a run at once, and the results so far are kept.
 
-Both run pytest in a process of its own. Faults are planted there as a plugin that PYTEST_ADDOPTS
+All run pytest in a process of its own. Faults are planted there as a plugin that PYTEST_ADDOPTS
 names.
 """
 
@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from fixtures.doubles.suite_run import claims_in, plant, small_suite, start_pytest
+from fixtures.doubles.suite_run import claims_in, in_workers, plant, small_suite, start_pytest
 
 
 def die_at_once(monkeypatch, tmp_path):
@@ -118,6 +118,53 @@ def test_an_interrupt_that_is_swallowed_still_ends_the_run(exhibit, tmp_path):
 
     code = int(pytest.ExitCode.INTERRUPTED)
     wanted = {how: (code, verdict, "not run") for how, (_, verdict) in INTERRUPTED.items()}
+    says = exhibit.measured("exit codes and verdicts", ends, should_be=wanted)
+
+    assert ends == wanted, says
+
+
+FOUND_ONE = f"""
+import pytest, sys, time
+
+@pytest.mark.claim(id="9.1")
+def test_that_is_done():
+    pass
+
+@pytest.mark.claim(id="9.2")
+def test_that_sleeps(capfd):
+    with capfd.disabled():
+        print("{ASLEEP}", file=sys.stderr, flush=True)
+    time.sleep(60)
+"""
+
+
+def leave_sigterm_alone(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+import signal
+from fixtures.plugins import interruption
+interruption.LEFT_ALONE.pop(signal.SIGTERM)
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.228", falsifier=leave_sigterm_alone)
+def test_sigterm_ends_a_run_as_ctrl_c_does(exhibit, tmp_path):
+    """One spec is done and the next one sleeps: exit code 2, and the first has its verdict."""
+    ends = {}
+    for where, workers in (("this process", 0), ("a worker", 1)):
+        report = tmp_path / f"{where}.json"
+        suite = small_suite(tmp_path / where, FOUND_ONE, ["9.1", "9.2"])
+        run = start_pytest("specs", *in_workers(workers), "--report", report, root=suite)
+        for line in run.stderr:
+            if ASLEEP in line:
+                break
+        run.terminate()
+        run.communicate()
+        ends[where] = (run.returncode, *(claim["verdict"] for claim in claims_in(report)))
+    columns = ["specs run in", "exit code", "the first spec", "the next"]
+    exhibit.table([[where, *end] for where, end in ends.items()], columns, title="after SIGTERM")
+
+    wanted = dict.fromkeys(ends, (int(pytest.ExitCode.INTERRUPTED), "verified", "not run"))
     says = exhibit.measured("exit codes and verdicts", ends, should_be=wanted)
 
     assert ends == wanted, says

@@ -18,14 +18,14 @@ from fixtures.doubles.refusals import is_one_sentence
 from llm_spec import directory as directories
 from llm_spec.directory import (
     BadModel,
-    child,
     config,
     files,
     inspect_directory,
     probe,
     trial_load,
 )
-from llm_spec.directory.child import Child, Stopped
+from llm_spec.processes import child
+from llm_spec.processes.child import Child, Stopped
 
 
 def refusal(function, *arguments, **options):

@@ -14,10 +14,10 @@ from typing import Any
 
 from llm_spec.directory import BadModel, files, weights
 from llm_spec.directory import config as config_file
-from llm_spec.directory.child import Child, Stopped, channel, tell
 from llm_spec.model.models_only import import_models_only
 from llm_spec.model.steps import Step
 from llm_spec.performance.plan import ContextCost, Variant
+from llm_spec.processes.child import Child, Stopped, channel, tell
 
 SECONDS = 60.0
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from llm_spec.directory import files
-from llm_spec.directory.child import Child, Stopped
 from llm_spec.directory.errors import BadModel, read_json
 from llm_spec.directory.room import FLOATS
 from llm_spec.model.safetensors import read_header
+from llm_spec.processes.child import Child, Stopped
 from llm_spec.text.untrusted import quoted
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"

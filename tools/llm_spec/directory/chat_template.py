@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from llm_spec.directory.child import Child, Stopped
+from llm_spec.processes.child import Child, Stopped
 
 STARTING = 120.0  # s for mlx-lm and a tokenizer to load
 SECONDS = 10.0  # s for one conversation, which an honest template fills in within milliseconds

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_spec.directory.child import Child, Stopped
 from llm_spec.directory.errors import BadModel
+from llm_spec.processes.child import Child, Stopped
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from llm_spec.numerics import blas
+from llm_spec.processes.leash import Leash
 from llm_spec.ranks.mpi import Mpi
 from llm_spec.ranks.nccl import Nccl
 from llm_spec.ranks.process import Failure, RankProcess
@@ -59,12 +60,14 @@ class Ranks:
         place = PLACES.get(backend, Ring)(count, ports)
         self._grace = grace
         self.processes: list[RankProcess] = []
-        self.close = weakref.finalize(self, _end, self.processes, place)
+        leash = Leash()
+        self.close = weakref.finalize(self, _end, self.processes, leash, place)
         run = random.SystemRandom().getrandbits(30)
         try:
             for rank in range(count):
                 environment = {**os.environ, **_computing(count), **place.environment(rank)}
                 self.processes.append(RankProcess(program, rank, environment))
+                leash.hold(self.processes[-1].pid)
             _compare_versions(self._collect(seconds, "start"))
             self._ask({"backend": backend, "run": run, "count": count}, seconds, "join")
         except BaseException:
@@ -150,9 +153,10 @@ def _shown(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _end(processes: list[RankProcess], place: Ring | Nccl | Mpi) -> None:
+def _end(processes: list[RankProcess], leash: Leash, place: Ring | Nccl | Mpi) -> None:
     for each in processes:
         each.kill()
     for each in processes:
         each.close()
+    leash.close()
     place.close()

@@ -6,43 +6,16 @@ is printed goes to standard error, which the parent keeps per rank.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
-import queue
 import sys
-import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import IO, Any
 
 import mlx.core as mx
 
-JOIN = 30.0  # seconds; ranks of one host that have all started take none
 Answer = Callable[[mx.distributed.Group, dict[str, Any]], dict[str, Any]]
-
-
-class Messages:
-    """Messages of the parent. When the parent ends, so does this process: at once, even while it
-    waits for another rank."""
-
-    def __init__(self) -> None:
-        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        for line in sys.stdin.buffer:
-            self._lines.put(line)
-        parent_ended()
-
-    def next(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self._lines.get())
-        return message
-
-
-def parent_ended() -> None:
-    """End this process without waiting for anything, as an exit by `sys.exit` would."""
-    os._exit(1)
 
 
 def serve(answer: Answer) -> None:
@@ -52,13 +25,12 @@ def serve(answer: Answer) -> None:
     told as the answer, and ends the process.
     """
     out = _channel()
-    messages = Messages()
     try:
         _tell(out, {"versions": versions()})
-        group = join(**messages.next())
+        group = join(**_next_message())
         _tell(out, {"rank": group.rank(), "size": group.size()})
         while True:
-            _tell(out, answer(group, messages.next()))
+            _tell(out, answer(group, _next_message()))
     except Exception as error:
         _tell(out, {"raised": f"{type(error).__name__}: {error}"})
         out.flush()
@@ -80,11 +52,8 @@ def join(backend: str, run: int, count: int) -> mx.distributed.Group:
     if count == 1:  # MLX waits for ever in a ring of one
         del os.environ["MLX_RANK"]
         return mx.distributed.init(backend="ring")
-    # While MLX waits for the others, no thread of Python runs that could see the parent's end.
-    faulthandler.dump_traceback_later(JOIN, exit=True)
     # Without `strict` and a backend, a group that cannot be joined is a group of one.
     group = mx.distributed.init(strict=True, backend=backend)
-    faulthandler.cancel_dump_traceback_later()
     runs = mx.distributed.all_gather(mx.array([run]), group=group)
     if not (runs == run).all().item():
         raise RuntimeError(f"the ring holds ranks of another run: {runs.tolist()}")
@@ -95,6 +64,11 @@ def _channel() -> IO[str]:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return out
+
+
+def _next_message() -> dict[str, Any]:
+    message: dict[str, Any] = json.loads(sys.stdin.readline())
+    return message
 
 
 def _tell(out: IO[str], message: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from typing import IO, Any
 import httpx2
 
 from llm_spec.numerics import blas
+from llm_spec.processes.leash import Leash
 from llm_spec.ranks.ring import Ring, free_port, is_taken
 from llm_spec.text.untrusted import one_line
 
@@ -27,7 +28,7 @@ class NotServing(Exception):
 
 class Server:
     """A process that serves `model`, a directory, on loopback, or one per rank. It is ended with
-    the object, or with this process.
+    the object, or with this process, whatever ends that.
 
     Args:
         program: the command to which `--model`, `--host` and `--port` are added.
@@ -57,7 +58,8 @@ class Server:
         # With the BLAS of this process it adds in the same order as the library here.
         given = {**os.environ, **blas.environment(), **nothing}
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.close = weakref.finalize(self, _end, self._processes, self._log, ring)
+        leash = Leash()
+        self.close = weakref.finalize(self, _end, self._processes, leash, self._log, ring)
         try:
             for rank in range(ranks):
                 shared = ring.environment(rank) if ranks > 1 else {}
@@ -65,6 +67,7 @@ class Server:
                     [*program, *where], env={**given, **shared},
                     stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
                 ))  # fmt: skip
+                leash.hold(self._processes[-1].pid)
             self._wait_until_healthy(seconds)
         except BaseException:
             self.close()
@@ -128,10 +131,11 @@ class Server:
         return self.is_running and answer.status_code == 200
 
 
-def _end(processes: "list[subprocess.Popen[bytes]]", *files: IO[Any] | Ring) -> None:
+def _end(processes: "list[subprocess.Popen[bytes]]", leash: Leash, *files: IO[Any] | Ring) -> None:
     for process in processes:
         if process.poll() is None:
             process.kill()
         process.wait()
+    leash.close()
     for file in files:
         file.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llm_spec.numerics.units import show_bytes
+from llm_spec.processes.leash import Leash
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 4_000_000_000  # bytes of the process; an honest 8B takes 0.6 GB, for no weight is read
@@ -29,7 +30,8 @@ class Stopped(Exception):
 class Child:
     """A module of this package, run in a process that speaks JSON: a message a line, both ways.
 
-    What its libraries print is thrown away. It is ended with the object, or with this process.
+    What its libraries print is thrown away. It is ended with the object, or with this process,
+    whatever ends that.
     """
 
     def __init__(self, module: str, *arguments: str) -> None:
@@ -38,7 +40,9 @@ class Child:
             [sys.executable, "-m", module, *arguments], cwd=ROOT, env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        self.close = weakref.finalize(self, _end, self._process)
+        leash = Leash()
+        self.close = weakref.finalize(self, _end, self._process, leash)
+        leash.hold(self._process.pid)
         os.set_blocking(_pipe(self._process.stdout).fileno(), False)
         self._pending = b""
 
@@ -107,10 +111,11 @@ def _memory(process: "subprocess.Popen[bytes]") -> int:
         return 0
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def _end(process: "subprocess.Popen[bytes]", leash: Leash) -> None:
     if process.poll() is None:
         process.kill()
     process.wait()
+    leash.close()
     for pipe in (process.stdin, process.stdout):
         with contextlib.suppress(BrokenPipeError):  # what it was told last and never read
             _pipe(pipe).close()
