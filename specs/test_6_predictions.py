@@ -17,15 +17,10 @@ ANSWERS = {"Rust is a programming": "language", "The capital of France is": "Par
 PLACES = (1, 10, 100)
 
 
-def next_logits(model, ids):
-    """(vocabulary,) float32 logits of the token that follows `ids`."""
-    return model(mx.array([ids]))[0, -1].astype(mx.float32)
-
-
 def predicted(subject):
     """Each prompt of 6 and 6a with its float64 probabilities, (vocabulary,)."""
     for prompt in prompts.PREDICTIONS:
-        logits = np.array(next_logits(subject.model, tokens.prompt(subject.tokenizer, prompt)))
+        logits = subject.next_logits(tokens.prompt(subject.tokenizer, prompt))
         yield prompt, sampling.softmax(logits)
 
 
@@ -55,7 +50,7 @@ def forget_to_normalise(monkeypatch):
 @pytest.mark.claim(id="6.2", falsifier=forget_to_normalise)
 def test_softmax_turns_logits_into_probabilities_that_sum_to_one(subject, exhibit):
     """Softmax divides by a float32 sum, whose rounding is allowed; float64 adds up the result."""
-    logits = next_logits(subject.model, IDS)
+    logits = mx.array(subject.next_logits(IDS))
     single = mx.softmax(logits)
     sums = {
         "float32, added in float64": added(single),
@@ -95,7 +90,7 @@ def halve_the_precision(monkeypatch):
 @pytest.mark.claim(id="6.3", falsifier=halve_the_precision)
 def test_what_the_probabilities_miss_one_by_is_a_common_factor(subject, exhibit):
     """Each probability divided by its float64 value: one ratio for all tokens, up to rounding."""
-    logits = next_logits(subject.model, IDS)
+    logits = mx.array(subject.next_logits(IDS))
     exact = sampling.softmax(np.array(logits))
     likely = exact > 1e-30  # below, float32 itself runs out of digits
     ratios = np.array(mx.softmax(logits).astype(mx.float32))[likely] / exact[likely]
@@ -119,7 +114,7 @@ def test_what_the_probabilities_miss_one_by_is_a_common_factor(subject, exhibit)
 @pytest.mark.claim(id="6.8", falsifier=forget_to_normalise)
 def test_softmax_of_half_precision_logits_sums_to_one_if_asked_for_precision(subject, exhibit):
     """Most models are published in bfloat16, whose sums lose small terms."""
-    logits = next_logits(subject.model, IDS)
+    logits = mx.array(subject.next_logits(IDS))
     missed = {
         str(dtype).rpartition(".")[2]: [
             added(mx.softmax(logits.astype(dtype), precise=precise)) - 1
@@ -157,7 +152,7 @@ def test_the_ten_likeliest_tokens_are_the_recorded_ones(trained, exhibit, snapsh
     likeliest = {}
     for prompt in prompts.PREDICTIONS:
         ids = tokens.prompt(trained.tokenizer, prompt)
-        logits = np.array(next_logits(trained.model, ids))
+        logits = trained.next_logits(ids)
         best = np.argsort(-logits, kind="stable")[:SHOWN].tolist()
         pieces = tokens.token_texts(trained.tokenizer, best)
         likeliest[prompt] = pieces[:10]
