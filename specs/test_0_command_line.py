@@ -1,4 +1,4 @@
-"""Experiment 0: what `llm-spec` imports before a subcommand runs.
+"""Experiment 0: what `llm-spec` imports before a subcommand runs, and what it refuses to start.
 
 On Linux a fast BLAS serves MLX only if it is loaded before MLX. `look` and `measure` once computed
 with the slow one, because `guard`, which they do not need, had imported MLX.
@@ -9,6 +9,13 @@ import sys
 
 import pytest
 
+from fixtures.doubles.refusals import is_one_sentence
+from llm_spec.cli.command_line import main
+from llm_spec.numerics.units import BadAmount
+from llm_spec.performance import bandwidth
+from llm_spec.report import destination
+
+WRONG_USAGE = 2
 COMPUTE = ("look", "measure")
 START = "from llm_spec.cli.command_line import main"
 ASK = """
@@ -42,3 +49,44 @@ def test_a_subcommand_that_computes_starts_before_mlx_is_imported(exhibit):
         f"modules that a subcommand imports = {imported}"
     )
     assert not early, says
+
+
+REFUSED = {
+    "an unknown model": ["qwen3-8c"],
+    "no width": ["--bits", "7"],
+    "no context": ["--context", "0"],
+    "no round": ["--rounds", "0"],
+    "an output without a folder": ["-o", "no folder/measured.json"],
+    "an output that is no JSON": ["-o", "measured.html"],
+    "an output that is a folder": ["-o", "folder.json"],
+    "a batch without ranks": ["--batch", "2"],
+    "a backend without ranks": ["--backend", "mpi"],
+}
+
+
+def write_anywhere(monkeypatch):
+    monkeypatch.setattr(destination, "check_destination", lambda *_: None)
+
+
+@pytest.mark.claim(id="0.231", falsifier=write_anywhere)
+def test_measure_refuses_what_it_could_not_obey(monkeypatch, exhibit, tmp_path, capsys):
+    """Nothing is measured here: the device's bandwidth, which comes first, has a stand-in."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.json").mkdir()
+
+    def measured():
+        raise BadAmount("It measures")
+
+    monkeypatch.setattr(bandwidth, "measure_device", measured)
+    rows = []
+    for mistake, options in REFUSED.items():
+        code = main(["measure", *options])
+        rows.append([mistake, code, capsys.readouterr().err.strip()])
+    exhibit.table(rows, columns=["mistake", "exit code", "said"], title="refusals")
+    wrong = [row for row in rows if row[1] != WRONG_USAGE or not is_one_sentence(row[2])]
+    right = main(["measure", "-o", "measured.json"]), capsys.readouterr().err.strip()
+
+    says = exhibit.measured("mistakes that end otherwise", wrong, should_be=[])
+
+    assert right == (WRONG_USAGE, "It measures"), f"right options end in {right}"
+    assert not wrong, says

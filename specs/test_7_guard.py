@@ -9,6 +9,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
+from fixtures.doubles.refusals import is_one_sentence
+from llm_spec.cli.command_line import main
 from llm_spec.numerics import timing
 from llm_spec.performance import bandwidth, regression, speed
 
@@ -49,6 +51,80 @@ def test_the_guard_flags_a_fifth_more_time_and_no_noise(exhibit):
 
     assert (flags["unchanged"], flags["20 % more time"]) == (0, 100), says
     assert found["too noisy"].count("inconclusive") >= 90, says
+
+
+DEVICE = "a device"
+
+
+def file_of_benchmarks(*given):
+    """What pytest-benchmark writes of one benchmark with these shares."""
+    info = {"shares": given, "device_class": DEVICE}
+    return json.dumps({"benchmarks": [{"name": "one", "extra_info": info}]})
+
+
+def file_of_baselines(*given):
+    return json.dumps({DEVICE: {"one": given}})
+
+
+RIGHT = [1.0] * 5
+UNREADABLE = {
+    "cut off": b'{"benchmarks": [',
+    "no text": b"\xff\xfe",
+    "nested too deep": b"[" * 200_000,
+    "a list": b"[1]",
+    "an object of another kind": b'{"one": 1}',
+}
+BENCHMARKS_REFUSED = UNREADABLE | {
+    "no file": None,
+    "no benchmark": b'{"benchmarks": []}',
+    "a share that is no number": file_of_benchmarks(*RIGHT, float("nan")).encode(),
+    "a share below 0": file_of_benchmarks(*[-1.0] * 5).encode(),
+}
+BASELINES_REFUSED = UNREADABLE | {
+    "a share that is no number": file_of_baselines(*[float("nan")] * 5).encode(),
+    "a share below 0": file_of_baselines(*[-1.0] * 5).encode(),
+}
+
+
+def believe_every_share(monkeypatch):
+    monkeypatch.setattr(regression, "_positive", lambda values: [float(value) for value in values])
+
+
+@pytest.mark.claim(id="0.230", falsifier=believe_every_share)
+def test_the_guard_refuses_what_it_cannot_compare(monkeypatch, exhibit, tmp_path, capsys):
+    """Each file in the place of the benchmarks or of the baselines; the other one is right."""
+    monkeypatch.chdir(tmp_path)
+    now, known = Path("now.json"), Path("baselines.json")
+    rows, wrong = [], []
+
+    def guarded(what, code_wanted, *options):
+        before = known.read_bytes() if known.exists() else None
+        code = main(["guard", str(now), str(known), *options])
+        said = capsys.readouterr().err.strip()
+        rows.append([*what, code, said])
+        kept = (known.read_bytes() if known.exists() else None) == before
+        told = is_one_sentence(said) if code_wanted else not said
+        if code != code_wanted or not told or not kept:
+            wrong.append((*what, code, said))
+
+    known.write_text(file_of_baselines(*RIGHT))
+    for mistake, held in BENCHMARKS_REFUSED.items():
+        now.write_bytes(held) if held is not None else now.unlink(missing_ok=True)
+        guarded(("benchmarks", mistake), 2)
+        guarded(("benchmarks, --update", mistake), 2, "--update")
+    now.write_text(file_of_benchmarks(*RIGHT))
+    guarded(("benchmarks", "nothing"), 0)
+    for mistake, held in BASELINES_REFUSED.items():
+        known.write_bytes(held)
+        guarded(("baselines", mistake), 2)
+        guarded(("baselines, --update", mistake), 2, "--update")
+    known = Path("no folder/baselines.json")
+    guarded(("baselines, --update", "no folder"), 2, "--update")
+    exhibit.table(rows, columns=["file", "mistake", "exit code", "said"], title="refusals")
+
+    says = exhibit.measured("files that end otherwise", wrong, should_be=[])
+
+    assert not wrong, says
 
 
 PLANTED = 1.2

@@ -9,7 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from llm_spec.performance.regression import BadFile, judge, read_json, shares
+from llm_spec.ledger.results import write_atomically
+from llm_spec.performance.regression import BadFile, baselines, judge, shares
+from llm_spec.text.untrusted import visible
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,26 +28,30 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line a benchmark; 1 where one is slower, 2 where nothing can be compared."""
+    """Print a line per benchmark; 1 where one is slower, 2 where nothing can be compared."""
     try:
         device, now = shares(args.benchmarks)
-        baselines = read_json(args.baselines) if args.baselines.exists() else {}
+        known = baselines(args.baselines)
         if args.update:
-            text = json.dumps(baselines | {device: now}, indent=1, sort_keys=True)
-            args.baselines.write_text(text + "\n", encoding="utf-8")
+            text = json.dumps(known | {device: now}, indent=1, sort_keys=True)
+            write_atomically(args.baselines, text + "\n")
             return 0
-        if device not in baselines:
-            known = ", ".join(baselines) or "none"
+        if device not in known:
+            there = ", ".join(known) or "none"
             raise BadFile(
-                f"There is no baseline for {device!r}; --update makes one (known: {known})."
+                f"There is no baseline for {device!r}; --update makes one (known: {there})."
             )
-        before = {name: [float(v) for v in values] for name, values in baselines[device].items()}
-    except (BadFile, TypeError, ValueError, AttributeError) as error:
-        print(error, file=sys.stderr)
+    except BadFile as error:
+        print(visible(str(error)), file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{args.baselines} was not written: {error.strerror}.", file=sys.stderr)
+        return 2
+    before = known[device]
     judged = {name: judge(before[name], now[name]) for name in now if name in before}
     for name, judgement in judged.items():
-        print(f"{name}: {judgement}")
+        print(f"{visible(name)}: {judgement}")
     for name in sorted(now.keys() ^ before.keys()):
-        print(f"{name}: only in {'the baseline' if name in before else 'these benchmarks'}")
+        where = "the baseline" if name in before else "these benchmarks"
+        print(f"{visible(name)}: only in {where}")
     return int(any(judgement.finding == "slower" for judgement in judged.values()))

@@ -45,7 +45,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--ranks", metavar="N,M", help="share each model among N and among M processes, and compare"
     )
     parser.add_argument(
-        "--backend", choices=("ring", "nccl", "mpi"), default="ring",
+        "--backend", choices=("ring", "nccl", "mpi"),
         help="what --ranks meet through: nccl gives each a GPU of this machine, mpi is Open MPI "
         "(default ring)",
     )  # fmt: skip
@@ -69,8 +69,11 @@ def run(args: argparse.Namespace) -> int:
     from llm_spec.model.declare import published
     from llm_spec.performance import bandwidth
     from llm_spec.performance.others import OtherPrograms
+    from llm_spec.report.destination import BadDestination, check_destination
 
     try:
+        if args.output:
+            check_destination(args.output, "-o", (".json",))
         unknown = [name for name in args.models if name not in published()]
         if unknown:
             raise BadAmount(f"{unknown[0]!r} is not one of {', '.join(published())}.")
@@ -78,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
             raise BadAmount("--generate should be at least 2 and --rounds at least 1.")
         widths = parse_numbers(args.bits, "--bits", WIDTHS)
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
+        if args.ranks is None and (args.batch or args.backend):
+            raise BadAmount("--batch and --backend are about ranks: say --ranks, too.")
         others = OtherPrograms()
         if args.ranks is not None:
             return measure_ranks.run(args, widths, contexts)
@@ -98,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
                         name, width, contexts, args.generate, args.rounds, device
                     )
                     progress.advance(task)
-    except (BadAmount, BadConfig) as error:
+    except (BadAmount, BadConfig, BadDestination) as error:
         print(error, file=sys.stderr)
         return 2
     if warning := others.warning:  # of the whole run, beside its figures

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace, widths: list[int], contexts: list[int]) -> int
     counts = parse_numbers(args.ranks, "--ranks", range(1, MOST + 1))
     if args.batch < 0:
         raise BadAmount("--batch should be at least 0.")
+    backend = args.backend or "ring"
     rows, failed = [], False
     for name in args.models:
         for width in widths:
@@ -44,19 +45,19 @@ def run(args: argparse.Namespace, widths: list[int], contexts: list[int]) -> int
             for count in counts:
                 where = f"{name} at {width} bits on {count} rank{'s' * (count > 1)}"
                 try:
-                    measured[count] = _measured(count, args.backend, asked)
+                    measured[count] = _measured(count, backend, asked)
                 except (RanksFailed, ValueError) as error:
                     print(f"{where}: {error}", file=sys.stderr, flush=True)
                     failed = True
                     continue
                 print("\n".join(lines(where, measured[count])), flush=True)
                 rows.append({
-                    "model": name, "bits": width, "backend": args.backend, "ranks": count,
+                    "model": name, "bits": width, "backend": backend, "ranks": count,
                     "generated": args.generate, "batch": args.batch, "answers": measured[count],
                 })  # fmt: skip
             for sentence in comparisons(measured, contexts):
                 print(sentence, flush=True)
-    if args.backend == "nccl" and max(counts) > 1 and os.environ.get(GRAPHS) != "0":
+    if backend == "nccl" and max(counts) > 1 and os.environ.get(GRAPHS) != "0":
         print(ADVICE)
     if args.output:
         document = {"schema": SCHEMA, "measurements_on_ranks": rows}

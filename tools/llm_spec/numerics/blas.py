@@ -44,7 +44,7 @@ def preload(processes: int = 1) -> str:
         return "unknown (mlx.core was imported first)"
     for name, value in SLEEPS.items():  # OpenMP reads it while it is loaded, and so the count
         os.environ.setdefault(name, value)
-    if WIDE <= _features():
+    if _features() >= WIDE:
         os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
     if processes > 1:
         share = len(os.sched_getaffinity(0)) // processes

@@ -58,24 +58,50 @@ def shares(path: Path) -> tuple[str, dict[str, list[float]]]:
     Benchmarks without `shares` in their `extra_info` are not guarded. Raises BadFile.
     """
     found, classes = {}, set()
+    document = read_json(path)
     try:
-        for benchmark in read_json(path)["benchmarks"]:
+        for benchmark in document["benchmarks"]:
             info = benchmark["extra_info"]
             if "shares" in info:
-                found[str(benchmark["name"])] = [float(share) for share in info["shares"]]
+                found[str(benchmark["name"])] = _positive(info["shares"])
                 classes.add(str(info["device_class"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError):
         raise BadFile(
-            f"{path.name} does not hold pytest-benchmark's results: {error!r}."
-        ) from error
-    if len(classes) != 1 or not all(found.values()):
-        raise BadFile(f"{path.name} holds no shares of one device class, but of {len(classes)}.")
+            f"{path} holds no benchmarks as pytest --benchmark-json writes them."
+        ) from None
+    if len(classes) != 1:
+        raise BadFile(f"{path} holds no shares of one device class, but of {len(classes)}.")
     return classes.pop(), found
+
+
+def baselines(path: Path) -> dict[str, dict[str, list[float]]]:
+    """The shares of every benchmark, per device class; none where there is no file. Raises
+    BadFile."""
+    document = read_json(path) if path.exists() else {}
+    try:
+        return {
+            device: {name: _positive(values) for name, values in each.items()}
+            for device, each in document.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise BadFile(
+            f"{path} holds no baselines as llm-spec guard --update writes them."
+        ) from None
 
 
 def read_json(path: Path) -> Any:
     """What a file of JSON holds. Raises BadFile, which names the file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadFile(f"{path.name} cannot be read: {error}") from error
+    except OSError as error:
+        raise BadFile(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError):
+        raise BadFile(f"{path} is not JSON, or it is cut off.") from None
+
+
+def _positive(values: Any) -> list[float]:
+    """Shares that can be compared. Raises TypeError or ValueError where one is none."""
+    found = [float(value) for value in values]
+    if not found or not all(0 < value < math.inf for value in found):
+        raise ValueError("a share is a positive number")
+    return found

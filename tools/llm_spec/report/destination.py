@@ -18,7 +18,8 @@ def check_destination(
     """Find out before an hour of work, not after it. `option` is what asked for `path`.
 
     Raises:
-        BadDestination: the ending is unknown, or the directory is missing or read-only.
+        BadDestination: the ending is unknown, the directory is missing or read-only, or `path` is
+            a directory itself.
     """
     if path.suffix not in endings:
         what = {".json": ".json for the data", ".html": ".html for the page"}
@@ -26,6 +27,8 @@ def check_destination(
         raise BadDestination(f"{option} {path}: write {wanted}.")
     if not path.parent.is_dir():
         raise BadDestination(f"{option} {path}: there is no directory {path.parent}.")
+    if path.is_dir():
+        raise BadDestination(f"{option} {path}: that is a directory.")
     if not os.access(path.parent, os.W_OK):
         raise BadDestination(f"{option} {path}: {path.parent} is read-only.")
 
