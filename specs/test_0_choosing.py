@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -176,10 +177,20 @@ from llm_spec.cli import candidates
 folder = Path(sys.argv[1])
 if (folder / "unheeded").exists():  # a planted fault
     candidates.ended_as_by_ctrl_c = nullcontext
+if (folder / "let go").exists():  # another one
+    candidates.Leash.hold = lambda self, pid: None
 candidates.start_pytest(
     [str(folder / "test_long.py"), "-p", "no:cacheprovider", "-c", str(folder / "pytest.ini")],
     folder / "log", lambda: None,
 )
+"""
+FEW = 5.0  # seconds until a run is gone
+LONG = """
+import tempfile, time
+def test():
+    tempfile.mkdtemp()
+    print("asleep", flush=True)
+    time.sleep(60)
 """
 
 
@@ -187,33 +198,60 @@ def do_not_heed_sigterm(tmp_path):
     (tmp_path / "unheeded").touch()
 
 
-@pytest.mark.claim(id="0.222", falsifier=do_not_heed_sigterm)
-def test_no_run_of_choose_outlives_sigterm(tmp_path, exhibit):
-    """`choose` waits for a run that sleeps for a minute, and is ended as by `kill`."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    (tmp_path / "test_long.py").write_text("import time\ndef test(): time.sleep(60)\n")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tools")}
+def let_it_go(tmp_path):
+    (tmp_path / "let go").touch()
+
+
+def end_choose(folder, way):
+    """`choose` waits for a run that sleeps for a minute, and gets a signal: how many runs there
+    were, how many are left, and how many temporary folders are."""
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = -s\n")
+    (folder / "test_long.py").write_text(LONG)
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tools"), "TMPDIR": str(temporary)}
     choose = subprocess.Popen(
-        [sys.executable, "-c", WAITS, str(tmp_path)],
-        env=environment, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", WAITS, str(folder)], env=environment, stderr=subprocess.DEVNULL
+    )
     runs = []
     try:
-        runs = until(lambda: psutil.Process(choose.pid).children())
-        until(lambda: "collected" in (tmp_path / "log").read_text())
-        choose.terminate()
+        until(lambda: (folder / "log").exists() and "asleep" in (folder / "log").read_text())
+        runs = [
+            each for each in psutil.Process(choose.pid).children() if "pytest" in each.cmdline()
+        ]
+        choose.send_signal(way)
         choose.wait(timeout=20)
-        _, left = psutil.wait_procs(runs, timeout=0.5)
+        _, left = psutil.wait_procs(runs, timeout=FEW)
     finally:
         choose.kill()
         for run in runs:
             with contextlib.suppress(psutil.NoSuchProcess):
                 run.kill()
-    exhibit.table([[len(runs), len(left)]], columns=["runs", "left after SIGTERM"], title="runs")
-    says = exhibit.measured("runs that outlive choose", len(left), should_be=0)
+    return len(runs), len(left), len(list(temporary.iterdir()))
 
-    assert runs, "choose started no run"
-    assert not left, says
+
+@pytest.mark.claim(id="0.222", falsifier=do_not_heed_sigterm)
+def test_nothing_of_a_run_of_choose_outlives_sigterm(tmp_path, exhibit):
+    """`choose` is ended as by `kill`. The run has made a temporary folder, as all runs do."""
+    runs, left, folders = end_choose(tmp_path, signal.SIGTERM)
+    exhibit.table([[runs, left, folders]], columns=["runs", "left", "folders"], title="SIGTERM")
+    says = exhibit.measured(
+        "runs and temporary folders that outlive choose", (left, folders), should_be=(0, 0)
+    )
+
+    assert runs == 1, f"choose started {runs} runs"
+    assert (left, folders) == (0, 0), says
+
+
+@pytest.mark.claim(id="0.232", falsifier=let_it_go)
+def test_no_run_of_choose_outlives_sigkill(tmp_path, exhibit):
+    """`choose` can do nothing any more; what is beside it does."""
+    runs, left, _ = end_choose(tmp_path, signal.SIGKILL)
+    exhibit.table([[runs, left]], columns=["runs", "left"], title="SIGKILL")
+    says = exhibit.measured("runs that outlive choose", left, should_be=0)
+
+    assert runs == 1, f"choose started {runs} runs"
+    assert left == 0, says
 
 
 def until(found, seconds=30):

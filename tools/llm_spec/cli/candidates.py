@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_spec.ledger.results import version
+from llm_spec.processes.leash import Leash
 from llm_spec.quality.on_disk import OnDisk, fingerprint
 from llm_spec.text.untrusted import visible
 
@@ -79,21 +81,27 @@ def _measured(
 
 def start_pytest(arguments: Sequence[str], log: Path, look: Callable[[], None]) -> int:
     """Run the suite on these arguments, without the network, and return its exit code. `look` is
-    called while it runs."""
+    called while it runs. It ends with this process, whatever ends that."""
     command = [sys.executable, "-m", "pytest", *arguments]
-    with log.open("w", encoding="utf-8") as output:
-        run = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | OFFLINE
-        )
+    with (
+        ended_as_by_ctrl_c(),
+        log.open("w", encoding="utf-8") as output,
+        # A run that is killed leaves its temporary files behind.
+        tempfile.TemporaryDirectory(prefix="llm-spec-") as temporary,
+    ):
+        environment = os.environ | OFFLINE | {"TMPDIR": temporary}
+        leash = Leash()
+        run = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         try:
-            with ended_as_by_ctrl_c():
-                while True:
-                    with suppress(subprocess.TimeoutExpired):
-                        return run.wait(TICK)
-                    look()
+            leash.hold(run.pid)
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return run.wait(TICK)
+                look()
         finally:
             run.kill()  # no effect on one that has ended
             run.wait()
+            leash.close()
 
 
 @contextmanager
