@@ -6,6 +6,7 @@ import pytest
 
 from fixtures.doubles import suite_run
 from fixtures.doubles.suite_run import claims_in, plant, small_suite, start_pytest
+from fixtures.plugins import workers
 
 CRASHING = """
 import os
@@ -83,6 +84,54 @@ def test_a_lost_device_is_the_verdict_of_the_architecture_that_lost_it(
     wanted = {"exit code": 1, "gpt2 (tiny)": "refuted", "mamba2 (tiny)": "verified"}
 
     says = exhibit.measured("what the sweep found", found, should_be=wanted)
+
+    assert found == wanted, says
+
+
+KNOWN = f"""
+import pytest
+
+@pytest.fixture
+def architecture(request):
+    return request.param
+
+@pytest.mark.claim(id="9.1")
+def test_that_is_not_run(architecture):
+    pytest.skip("it would end the process: {workers.LOST}")
+
+@pytest.mark.claim(id="9.2")
+def test_that_is_known_to_fail(architecture):
+    pytest.xfail("known of mlx: {workers.LOST}")
+
+@pytest.mark.claim(id="9.3")
+def test_that_comes_next(architecture):
+    pass
+"""
+
+
+def take_every_mention_for_a_loss(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+from fixtures.plugins import workers
+workers.SAYS_OF_OTHERS = ()
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.240", falsifier=take_every_mention_for_a_loss)
+def test_a_reason_that_names_a_lost_device_ends_no_worker(exhibit, tmp_path):
+    """One spec is not run and one fails as known, each for what elsewhere loses the device."""
+    suite = small_suite(tmp_path / "suite", KNOWN, ["9.1", "9.2", "9.3"])
+    report = tmp_path / "results.json"
+    run = start_pytest(
+        "specs", "--architectures", "gpt2", *suite_run.in_workers(1), "--report", report, root=suite
+    )  # fmt: skip
+    run.communicate()
+    verdicts = {row["id"]: row["verdict"] for row in claims_in(report)}
+    exhibit.table([*verdicts.items()], columns=["claim", "verdict"], title="a run in one worker")
+    found = (run.returncode, *verdicts.values())
+    wanted = (0, "not run", "refuted", "verified")
+
+    says = exhibit.measured("exit code and verdicts", found, should_be=wanted)
 
     assert found == wanted, says
 
