@@ -7,6 +7,7 @@ names.
 import json
 import signal
 
+import psutil
 import pytest
 
 from fixtures.doubles.suite_run import claims_in, in_workers, plant, small_suite, start_pytest
@@ -168,3 +169,39 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(exhibit, tmp_path):
     says = exhibit.measured("exit codes and verdicts", ends, should_be=wanted)
 
     assert ends == wanted, says
+
+
+def put_them_side_by_side(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+import tempfile
+make = tempfile.mkdtemp
+tempfile.mkdtemp = lambda suffix=None, prefix=None, dir=None: make(suffix, prefix)
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.234", falsifier=put_them_side_by_side)
+def test_no_folder_of_a_worker_is_left_after_sigterm(monkeypatch, exhibit, tmp_path):
+    """`timeout` sends SIGTERM to the run and to its workers, which end at once. The folders are
+    those that a run makes for views of models, and for what workers tell."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    suite = small_suite(tmp_path / "suite", FOUND_ONE, ["9.1", "9.2"])
+    run = start_pytest("specs", *in_workers(1), root=suite)
+    for line in run.stderr:
+        if ASLEEP in line:
+            break
+    during = list(temporary.rglob("llm-spec-*"))
+    workers = psutil.Process(run.pid).children()
+    for each in (run, *workers):
+        each.terminate()
+    run.communicate()
+    left = list(temporary.glob("llm-spec-*"))
+    columns = ["workers", "folders during the run", "folders left"]
+    exhibit.table([[len(workers), len(during), len(left)]], columns, title="after SIGTERM to all")
+    says = exhibit.measured("folders left", len(left), should_be=0)
+
+    assert len(workers) == 1, f"{len(workers)} workers, but should be 1"
+    assert during, "the run made no folder"
+    assert not left, says

@@ -80,6 +80,7 @@ def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_p
         "reference without weights": start_pytest("specs", "--reference", "qwen3"),
         "typo in the ledger": start_pytest("specs", root=suite_with_a_typo(tmp_path / "suite")),
         "unknown claim": start_pytest("specs", "--claim", "2.7,2.77"),
+        "no number after a comma": start_pytest("specs", "--claim", "2.7,"),
         "unknown architecture": start_pytest("specs", "--architectures", "lama"),
         "report in a missing directory": start_pytest("specs", "--report", tmp_path / "no/r.json"),
     }
@@ -96,6 +97,36 @@ def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_p
     says = exhibit.measured("mistakes that end otherwise", wrong, should_be=[])
 
     assert not wrong, says
+
+
+HOLDS = """
+import pytest
+@pytest.mark.claim(id="9.1")
+def test_that_holds():
+    pass
+"""
+
+
+def take_its_warning_for_an_error(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error::pytest.PytestCacheWarning")
+""")  # fmt: skip
+
+
+@pytest.mark.claim(id="0.233", falsifier=take_its_warning_for_an_error)
+def test_a_run_that_cannot_keep_its_cache_still_ends_with_its_verdicts(exhibit, tmp_path):
+    """A file lies where pytest keeps its cache. The ledger is the last thing that a run prints."""
+    suite = small_suite(tmp_path / "suite", HOLDS, ["9.1"])
+    (suite / ".pytest_cache").touch()
+    run = start_pytest("specs", root=suite, remembers=True)
+    out, err = run.communicate()
+    exhibit.text(out[-2000:] + err[-500:], title="what the run says")
+    ends = run.returncode, "1 verified" in out, "Traceback" in err
+    says = exhibit.measured("exit code, ledger, traceback", ends, should_be=(0, True, False))
+
+    assert "could not create cache path" in out + err, "the run kept its cache"
+    assert ends == (0, True, False), says
 
 
 ASKED = {
