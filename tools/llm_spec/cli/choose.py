@@ -85,8 +85,12 @@ def run(args: argparse.Namespace) -> int:
         again = "run the same command again, and it goes on"
         print(f"Interrupted: what is measured is kept in {args.folder}; {again}.", file=sys.stderr)
         return 130
-    except (Refused, BadAmount, OSError) as refused:
+    except (Refused, BadAmount) as refused:
         print(visible(str(refused)), file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename or args.folder} cannot be used: {error.strerror}."
+        print(visible(where), file=sys.stderr)
         return 2
     choice = choose(candidates, args.within, tokens)
     cards.show(candidates, tokens, replies=args.replies)
