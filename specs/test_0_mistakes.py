@@ -83,6 +83,8 @@ def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_p
         "no number after a comma": start_pytest("specs", "--claim", "2.7,"),
         "unknown architecture": start_pytest("specs", "--architectures", "lama"),
         "report in a missing directory": start_pytest("specs", "--report", tmp_path / "no/r.json"),
+        "table in a missing directory": start_pytest("--oracle-table", tmp_path / "no/t.md"),
+        "server of a tokenizer": start_pytest("specs", "--model", "qwen3", "--serve"),
     }
     rows = []
     for mistake, run in runs.items():

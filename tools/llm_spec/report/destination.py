@@ -22,7 +22,11 @@ def check_destination(
             a directory itself.
     """
     if path.suffix not in endings:
-        what = {".json": ".json for the data", ".html": ".html for the page"}
+        what = {
+            ".json": ".json for the data",
+            ".html": ".html for the page",
+            ".md": ".md for the table",
+        }
         wanted = " or ".join(what[ending] for ending in endings)
         raise BadDestination(f"{option} {path}: write {wanted}.")
     if not path.parent.is_dir():
