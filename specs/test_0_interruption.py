@@ -6,6 +6,7 @@ names.
 
 import json
 import signal
+import sys
 
 import psutil
 import pytest
@@ -147,28 +148,114 @@ interruption.LEFT_ALONE.pop(signal.SIGTERM)
 """)  # fmt: skip
 
 
+ENDED = {  # how many workers run the specs, and by which signal the run is ended
+    "SIGTERM, in this process": (0, signal.SIGTERM),
+    "SIGTERM, in a worker": (1, signal.SIGTERM),
+    "SIGHUP, in this process": (0, signal.SIGHUP),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.claim(id="0.228", falsifier=leave_sigterm_alone)
 def test_sigterm_ends_a_run_as_ctrl_c_does(exhibit, tmp_path):
     """One spec is done and the next one sleeps: exit code 2, and the first has its verdict."""
     ends = {}
-    for where, workers in (("this process", 0), ("a worker", 1)):
-        report = tmp_path / f"{where}.json"
-        suite = small_suite(tmp_path / where, FOUND_ONE, ["9.1", "9.2"])
+    for how, (workers, signum) in ENDED.items():
+        report = tmp_path / f"{how}.json"
+        suite = small_suite(tmp_path / how, FOUND_ONE, ["9.1", "9.2"])
         run = start_pytest("specs", *in_workers(workers), "--report", report, root=suite)
         for line in run.stderr:
             if ASLEEP in line:
                 break
-        run.terminate()
+        run.send_signal(signum)
         run.communicate()
-        ends[where] = (run.returncode, *(claim["verdict"] for claim in claims_in(report)))
-    columns = ["specs run in", "exit code", "the first spec", "the next"]
-    exhibit.table([[where, *end] for where, end in ends.items()], columns, title="after SIGTERM")
+        ends[how] = (run.returncode, *(claim["verdict"] for claim in claims_in(report)))
+    columns = ["ended by", "exit code", "the first spec", "the next"]
+    exhibit.table([[how, *end] for how, end in ends.items()], columns, title="ended runs")
 
     wanted = dict.fromkeys(ends, (int(pytest.ExitCode.INTERRUPTED), "verified", "not run"))
     says = exhibit.measured("exit codes and verdicts", ends, should_be=wanted)
 
     assert ends == wanted, says
+
+
+FIRST_SLEEPS = f"""
+import pytest, sys, time
+
+@pytest.mark.claim(id="9.1")
+def test_that_sleeps(capfd):
+    with capfd.disabled():
+        print("{ASLEEP}", file=sys.stderr, flush=True)
+    time.sleep(60)
+"""
+
+
+def write_it_all_the_same(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+from fixtures.plugins.reporter import Reporter
+Reporter._found_nothing = lambda self: False
+""")  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.241", falsifier=write_it_all_the_same)
+def test_an_interrupted_run_that_checked_nothing_leaves_the_report_of_another(exhibit, tmp_path):
+    """Ctrl-C while the first spec sleeps, with --report naming the file of an earlier run."""
+    report = tmp_path / "results.json"
+    report.write_text("the results of an hour")
+    suite = small_suite(tmp_path / "suite", FIRST_SLEEPS, ["9.1"])
+    run = start_pytest("specs", "--report", report, root=suite)
+    for line in run.stderr:
+        if ASLEEP in line:
+            break
+    run.send_signal(signal.SIGINT)
+    exhibit.text("".join(run.communicate())[-1000:], title="an interrupted run")
+    found = run.returncode, report.read_text()[:40]
+
+    says = exhibit.measured("exit code and report", found, should_be=(2, "the results of an hour"))
+
+    assert found == (2, "the results of an hour"), says
+
+
+AT_THE_END = """
+import os, signal, time
+from llm_spec.report import destination
+write = destination.write
+
+def interrupted(document, path):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    write(document, path)
+
+destination.write = interrupted
+"""
+GIVES_UP = """
+from fixtures.plugins.interruption import Interruption
+Interruption.is_ending = property(lambda self: False, lambda self, ends: None)
+"""
+LEFT_OUT: list[str] = []
+
+
+def give_the_report_up(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "LEFT_OUT", [GIVES_UP])
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.242", falsifier=give_the_report_up)
+def test_a_report_that_is_being_written_is_finished(exhibit, tmp_path):
+    """SIGTERM reaches a run whose last spec is done, right before its file is written."""
+    report, done = tmp_path / "results.json", FOUND_ONE.replace("time.sleep(60)", "pass")
+    suite = small_suite(tmp_path / "suite", done, ["9.1", "9.2"])
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch, tmp_path, "\n".join([AT_THE_END, *LEFT_OUT]))
+        run = start_pytest("specs", "--report", report, root=suite)
+    exhibit.text("".join(run.communicate())[-1000:], title="a run that is ended at its end")
+    found = run.returncode, [claim["verdict"] for claim in claims_in(report)]
+    wanted = (0, ["verified", "verified"])
+
+    says = exhibit.measured("exit code and verdicts", found, should_be=wanted)
+
+    assert found == wanted, says
 
 
 def put_them_side_by_side(monkeypatch, tmp_path):

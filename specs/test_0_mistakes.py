@@ -261,3 +261,30 @@ def test_two_workers_find_what_one_process_finds(exhibit, tmp_path):
     says = exhibit.measured("rows that differ", different, should_be=[])
     assert not different, says
     assert list(one) == list(two), f"order of rows = {list(two)}, but should be {list(one)}"
+
+
+SKIPS = """
+import pytest
+
+@pytest.mark.claim(id="9.1")
+def test_that_is_skipped():
+    pytest.skip("the model is not here")
+"""
+
+
+def take_a_skip_for_a_pass(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+from fixtures.plugins.reporter import Reporter
+Reporter._found_nothing = lambda self: False
+""")  # fmt: skip
+
+
+@pytest.mark.claim(id="0.243", falsifier=take_a_skip_for_a_pass)
+def test_a_run_that_checks_nothing_does_not_pass(exhibit, tmp_path):
+    """All that is asked for is skipped, as `-m real` is without the models."""
+    run = start_pytest("specs", root=small_suite(tmp_path / "suite", SKIPS, ["9.1"]))
+    exhibit.text("".join(run.communicate())[-800:], title="a run that checks nothing")
+
+    says = exhibit.measured("exit code", run.returncode, should_be=5)
+
+    assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, says

@@ -34,7 +34,8 @@ def test_a_smaller_file_of_the_same_model_predicts_worse(trained, exhibit):
     assert costs["3 bits"] > costs["as stored"], says
 
 
-N_TOKENS = 16  # as little as shows what each has to say
+N_TOKENS = 12  # as little as shows what each has to say
+TURNS = 2  # so that what else the machine does slows both models
 
 
 def change_places(side_by_side):
@@ -53,7 +54,9 @@ def test_gemma_3_of_270m_predicts_better_than_smollm2_of_135m_and_generates_more
     for name, subject in side_by_side.items():
         each = [likelihood.bits_per_byte(subject.model, subject.tokenizer, t) for t in texts]
         costs[name] = sum(each) / len(each)
-        answers[name], speeds[name] = answer(subject)
+    for name, subject in [*side_by_side.items()] * TURNS:
+        answers[name], speed = answer(subject)
+        speeds[name] = max(speed, speeds.get(name, 0))
     exhibit.bars(costs, title="cost of the same texts", axis="bits per byte")
     exhibit.table(
         [["bits per byte", *costs.values()], ["tokens per second", *speeds.values()],

@@ -13,7 +13,7 @@ import psutil
 
 
 class Leash:
-    """Ends the processes that it holds when this process ends, and when it is closed."""
+    """Ends the processes that it holds when this process ends, until it is closed."""
 
     def __init__(self) -> None:
         # In a session of its own: Ctrl-C, and a kill of the whole group, pass it by.
@@ -25,11 +25,13 @@ class Leash:
     def hold(self, pid: int) -> None:
         """End this process, too."""
         assert self._holder.stdin is not None  # as asked for
-        self._holder.stdin.write(b"%d\n" % pid)
-        self._holder.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # somebody ended the holder
+            self._holder.stdin.write(b"%d\n" % pid)
+            self._holder.stdin.flush()
 
     def close(self) -> None:
-        """End those that still run. Whoever started them waits for their end."""
+        """Let them go: whoever started them has ended them."""
+        self._holder.kill()
         self._holder.communicate()
 
 
