@@ -77,6 +77,7 @@ def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_p
     """pytest's exit code for wrong usage; a traceback would be somebody else's problem."""
     runs = {
         "unknown model": start_pytest("specs", "--model", "smolm2-135m"),
+        "no model": start_pytest("specs", "--model", ""),
         "reference without weights": start_pytest("specs", "--reference", "qwen3"),
         "typo in the ledger": start_pytest("specs", root=suite_with_a_typo(tmp_path / "suite")),
         "unknown claim": start_pytest("specs", "--claim", "2.7,2.77"),

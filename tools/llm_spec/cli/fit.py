@@ -139,7 +139,7 @@ def _machine(args: argparse.Namespace) -> Machine:
     bandwidth, source = None, "its bandwidth is not known, so its speed is not either"
     chip = chips.one_of(chips.named(args.chip)) if args.chip and not args.bandwidth else None
     if args.bandwidth:
-        bandwidth = float(parse_bytes(args.bandwidth, "--bandwidth", 1e9, 1e14))
+        bandwidth = float(parse_bytes(args.bandwidth, "--bandwidth", 1e9, 1e14, "/s"))
         source = f"{show_bytes(bandwidth)}/s as given"
     elif chip is not None:
         bandwidth, source = chip.bandwidth, f"{show_bytes(chip.bandwidth)}/s as published"

@@ -16,11 +16,11 @@ class BadAmount(ValueError):
     """This is not an amount, or an impossible one. The text is one sentence."""
 
 
-def parse_bytes(text: str, what: str, least: float, most: float) -> int:
+def parse_bytes(text: str, what: str, least: float, most: float, per: str = "") -> int:
     """Read "36GB" or "36G" (a bare number counts gigabytes) as bytes.
 
     A machine's memory is sold as GB and means GiB: the caller decides. Raises BadAmount, naming
-    `what`, unless the amount lies between `least` and `most` bytes.
+    `what`, unless the amount lies between `least` and `most` bytes; `per` is what follows them.
     """
     match = AMOUNT.fullmatch(text)
     if match is None:
@@ -30,8 +30,8 @@ def parse_bytes(text: str, what: str, least: float, most: float) -> int:
     value = float(number) * FACTORS[letters]
     if not least <= value <= most:
         raise BadAmount(
-            f"{what} {text!r} is out of range: it should be between {show_bytes(least)} and "
-            f"{show_bytes(most)}."
+            f"{what} {text!r} is out of range: it should be between {show_bytes(least)}{per} and "
+            f"{show_bytes(most)}{per}."
         )
     return round(value)
 
