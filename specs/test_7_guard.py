@@ -219,11 +219,11 @@ def time_nothing(monkeypatch):
 @pytest.mark.claim(id="7.43", falsifier=time_nothing)
 def test_benchmarks_are_saved_compared_and_guarded(trained, tmp_path, exhibit):
     """From the project's folder, with the options that pytest-benchmark documents, then guarded."""
-    now, baselines = tmp_path / "now.json", tmp_path / "baselines.json"
+    now, again, baselines = (tmp_path / f"{name}.json" for name in ("now", "again", "baselines"))
     saving = [*BENCHMARKS, f"--benchmark-storage={tmp_path}"]
     steps = {
         "save": run("pytest", *saving, "--benchmark-save=first", f"--benchmark-json={now}"),
-        "compare": run("pytest", *saving, "--benchmark-compare=0001"),
+        "compare": run("pytest", *saving, "--benchmark-compare=0001", f"--benchmark-json={again}"),
         "make a baseline": run("llm_spec", "guard", str(now), str(baselines), "--update"),
         "guard": run("llm_spec", "guard", str(now), str(baselines)),
     }
@@ -235,7 +235,9 @@ def test_benchmarks_are_saved_compared_and_guarded(trained, tmp_path, exhibit):
         columns=["step", "exit code", "said"],
         title="benchmarks of the tokenizer and of packed products",
     )
-    found = json.loads(now.read_text())["benchmarks"] if now.exists() else []
+    found, later = (
+        json.loads(file.read_text())["benchmarks"] if file.exists() else [] for file in (now, again)
+    )
     missing = {b["name"]: sorted(KEYS - b["extra_info"].keys()) for b in found}
 
     says = exhibit.measured(
@@ -250,4 +252,6 @@ def test_benchmarks_are_saved_compared_and_guarded(trained, tmp_path, exhibit):
 
     assert [step.returncode for step in steps.values()] == [0, 0, 0, 0], says
     assert (len(found), any(missing.values())) == (3, False), says
+    classes = {b["extra_info"]["device_class"] for b in [*found, *later]}
+    assert len(classes) == 1, f"classes of this device = {sorted(classes)}, but should be one"
     assert "(0001_first" in steps["compare"].stdout, says

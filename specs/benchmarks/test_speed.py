@@ -41,15 +41,16 @@ def multiplying():
     return bandwidth.multiplying(bandwidth.compute_dtype())
 
 
-def device_class():
+@pytest.fixture
+def device_class(request):
     """What must be the same for two shares to be comparable."""
     if mx.default_device() == mx.cpu:
-        return f"{device_name()}, {os.cpu_count()} cores, {BLAS}"
+        return f"{device_name()}, {os.cpu_count()} cores, {request.config.stash[BLAS]}"
     return device_name()
 
 
 @pytest.fixture
-def timed(benchmark, progress):
+def timed(benchmark, progress, device_class):
     """Times work round by round, each beside a reference, and notes what the figures mean."""
 
     def run(work, ideal, nbytes, tokens=None, rounds=ROUNDS, **info):
@@ -67,7 +68,7 @@ def timed(benchmark, progress):
         benchmark.pedantic(work, setup=before, rounds=rounds, warmup_rounds=1)
         benchmark.extra_info |= {
             "device": device_name(),
-            "device_class": device_class(),
+            "device_class": device_class,
             "dtype": str(bandwidth.compute_dtype()).removeprefix("mlx.core."),
             "versions": {name: version(name) for name in ("mlx", "mlx-lm")},
             "tokens": tokens,
