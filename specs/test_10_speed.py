@@ -92,7 +92,8 @@ SENTENCE = "the quick brown fox jumps over the lazy dog and runs away from all t
 @pytest.mark.claim(id="10.57", falsifier=wait_for_a_second)
 def test_the_first_token_comes_over_http_nearly_as_soon_as_from_the_library(served, exhibit):
     """One client, and 8 at once against a batch of the library: the median over the clients of the
-    time to the first chunk, then of three rounds. No prompt begins like an earlier one."""
+    time to the first chunk, in the fastest of three rounds, for what else the machine does only
+    adds to it. No prompt begins like an earlier one."""
 
     def first_chunk(prompt):
         body = {**served.client.settings, "prompt": prompt, "max_tokens": 2, "stream": True}
@@ -119,7 +120,7 @@ def test_the_first_token_comes_over_http_nearly_as_soon_as_from_the_library(serv
             start = time.perf_counter()
             batch(prompts) if clients > 1 else next(said(served, prompts[0], 1))
             times["library"].append(time.perf_counter() - start)
-        over, own = median(times["HTTP"]), median(times["library"])
+        over, own = min(times["HTTP"]), min(times["library"])
         rows.append((clients, 1e3 * over, 1e3 * own, over / own))
     exhibit.table(
         rows, columns=["clients", "HTTP (ms)", "library (ms)", "ratio"],
