@@ -125,12 +125,8 @@ def test_an_interrupt_that_is_swallowed_still_ends_the_run(exhibit, tmp_path):
     assert ends == wanted, says
 
 
-FOUND_ONE = f"""
-import pytest, sys, time
-
-@pytest.mark.claim(id="9.1")
-def test_that_is_done():
-    pass
+SLEEPS = f"""
+import sys, time
 
 @pytest.mark.claim(id="9.2")
 def test_that_sleeps(capfd):
@@ -138,13 +134,26 @@ def test_that_sleeps(capfd):
         print("{ASLEEP}", file=sys.stderr, flush=True)
     time.sleep(60)
 """
+FOUND_ONE = f"""
+import pytest
+
+@pytest.mark.claim(id="9.1")
+def test_that_is_done():
+    pass
+{SLEEPS}"""
+
+
+def wait_until_asleep(lines):
+    """Read what a run prints until its spec sleeps."""
+    next(line for line in lines if ASLEEP in line)
 
 
 def leave_sigterm_alone(monkeypatch, tmp_path):
     plant(monkeypatch, tmp_path, """
-import signal
-from fixtures.plugins import interruption
-interruption.LEFT_ALONE.pop(signal.SIGTERM)
+def pytest_configure():
+    import signal
+    from fixtures.plugins import interruption
+    interruption.LEFT_ALONE.pop(signal.SIGTERM)
 """)  # fmt: skip
 
 
@@ -164,9 +173,7 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(exhibit, tmp_path):
         report = tmp_path / f"{how}.json"
         suite = small_suite(tmp_path / how, FOUND_ONE, ["9.1", "9.2"])
         run = start_pytest("specs", *in_workers(workers), "--report", report, root=suite)
-        for line in run.stderr:
-            if ASLEEP in line:
-                break
+        wait_until_asleep(run.stderr)
         run.send_signal(signum)
         run.communicate()
         ends[how] = (run.returncode, *(claim["verdict"] for claim in claims_in(report)))
@@ -179,21 +186,11 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(exhibit, tmp_path):
     assert ends == wanted, says
 
 
-FIRST_SLEEPS = f"""
-import pytest, sys, time
-
-@pytest.mark.claim(id="9.1")
-def test_that_sleeps(capfd):
-    with capfd.disabled():
-        print("{ASLEEP}", file=sys.stderr, flush=True)
-    time.sleep(60)
-"""
-
-
 def write_it_all_the_same(monkeypatch, tmp_path):
     plant(monkeypatch, tmp_path, """
-from fixtures.plugins.reporter import Reporter
-Reporter._found_nothing = lambda self: False
+def pytest_configure():
+    from fixtures.plugins.reporter import Reporter
+    Reporter._found_nothing = lambda self: False
 """)  # fmt: skip
 
 
@@ -203,11 +200,9 @@ def test_an_interrupted_run_that_checked_nothing_leaves_the_report_of_another(ex
     """Ctrl-C while the first spec sleeps, with --report naming the file of an earlier run."""
     report = tmp_path / "results.json"
     report.write_text("the results of an hour")
-    suite = small_suite(tmp_path / "suite", FIRST_SLEEPS, ["9.1"])
+    suite = small_suite(tmp_path / "suite", f"import pytest\n{SLEEPS}", ["9.2"])
     run = start_pytest("specs", "--report", report, root=suite)
-    for line in run.stderr:
-        if ASLEEP in line:
-            break
+    wait_until_asleep(run.stderr)
     run.send_signal(signal.SIGINT)
     exhibit.text("".join(run.communicate())[-1000:], title="an interrupted run")
     found = run.returncode, report.read_text()[:40]
@@ -230,8 +225,9 @@ def interrupted(document, path):
 destination.write = interrupted
 """
 GIVES_UP = """
-from fixtures.plugins.interruption import Interruption
-Interruption.is_ending = property(lambda self: False, lambda self, ends: None)
+def pytest_configure():
+    from fixtures.plugins.interruption import Interruption
+    Interruption.is_ending = property(lambda self: False, lambda self, ends: None)
 """
 LEFT_OUT: list[str] = []
 
@@ -276,9 +272,7 @@ def test_no_folder_of_a_worker_is_left_after_sigterm(monkeypatch, exhibit, tmp_p
     monkeypatch.setenv("TMPDIR", str(temporary))
     suite = small_suite(tmp_path / "suite", FOUND_ONE, ["9.1", "9.2"])
     run = start_pytest("specs", *in_workers(1), root=suite)
-    for line in run.stderr:
-        if ASLEEP in line:
-            break
+    wait_until_asleep(run.stderr)
     during = list(temporary.rglob("llm-spec-*"))
     workers = psutil.Process(run.pid).children()
     for each in (run, *workers):

@@ -275,8 +275,9 @@ def test_that_is_skipped():
 
 def take_a_skip_for_a_pass(monkeypatch, tmp_path):
     plant(monkeypatch, tmp_path, """
-from fixtures.plugins.reporter import Reporter
-Reporter._found_nothing = lambda self: False
+def pytest_configure():
+    from fixtures.plugins.reporter import Reporter
+    Reporter._found_nothing = lambda self: False
 """)  # fmt: skip
 
 

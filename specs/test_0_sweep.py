@@ -111,8 +111,9 @@ def test_that_comes_next(architecture):
 
 def take_every_mention_for_a_loss(monkeypatch, tmp_path):
     plant(monkeypatch, tmp_path, """
-from fixtures.plugins import workers
-workers.SAYS_OF_OTHERS = ()
+def pytest_configure():
+    from fixtures.plugins import workers
+    workers.SAYS_OF_OTHERS = ()
 """)  # fmt: skip
 
 

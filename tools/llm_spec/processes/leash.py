@@ -9,8 +9,6 @@ import contextlib
 import subprocess
 import sys
 
-import psutil
-
 
 class Leash:
     """Ends the processes that it holds when this process ends, until it is closed."""
@@ -23,7 +21,7 @@ class Leash:
         )  # fmt: skip
 
     def hold(self, pid: int) -> None:
-        """End this process, too."""
+        """Let the process of this id end with the one that has the leash."""
         assert self._holder.stdin is not None  # as asked for
         with contextlib.suppress(BrokenPipeError):  # somebody ended the holder
             self._holder.stdin.write(b"%d\n" % pid)
@@ -38,6 +36,8 @@ class Leash:
 def hold_until_the_end() -> None:
     """For the process beside it: read process ids until the pipe is closed, then kill those that
     still run. A process that got the number of one that has ended is left alone."""
+    import psutil  # here: whoever has a leash need not load it
+
     held: list[psutil.Process] = []
     for line in sys.stdin:
         with contextlib.suppress(psutil.NoSuchProcess):
