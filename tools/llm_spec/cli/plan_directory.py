@@ -17,7 +17,8 @@ from llm_spec.directory import config as config_file
 from llm_spec.model.models_only import import_models_only
 from llm_spec.model.steps import Step
 from llm_spec.performance.plan import ContextCost, Variant
-from llm_spec.processes.child import Child, Stopped, channel, tell
+from llm_spec.processes.child import Child, Stopped
+from llm_spec.processes.pipes import channel, tell
 
 SECONDS = 60.0
 

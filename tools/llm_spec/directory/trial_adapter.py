@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_spec.directory.errors import BadModel, reason
 from llm_spec.directory.trial_load import declare
-from llm_spec.processes.child import channel, tell
+from llm_spec.processes.pipes import channel, tell
 from llm_spec.text.untrusted import quoted
 
 

@@ -17,7 +17,7 @@ from llm_spec.directory import generation, head, packing
 from llm_spec.directory.errors import BadModel, read_json, reason
 from llm_spec.directory.explanation import explain, weight_files
 from llm_spec.model.release import has_chat_template, taken
-from llm_spec.processes.child import channel, tell
+from llm_spec.processes.pipes import channel, tell
 from llm_spec.text.untrusted import quoted
 
 CONVERSATION = [

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_spec.directory.errors import reason
-from llm_spec.processes.child import channel, tell
+from llm_spec.processes.pipes import channel, tell
 
 LONGEST = 20_000_000  # characters of a text, far above what a conversation of a check comes to
 

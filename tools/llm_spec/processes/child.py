@@ -10,10 +10,11 @@ import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from llm_spec.numerics.units import show_bytes
 from llm_spec.processes.leash import Leash
+from llm_spec.processes.pipes import pipe
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 4_000_000_000  # bytes of the process; an honest 8B takes 0.6 GB, for no weight is read
@@ -43,15 +44,15 @@ class Child:
         leash = Leash()
         self.close = weakref.finalize(self, _end, self._process, leash)
         leash.hold(self._process.pid)
-        os.set_blocking(_pipe(self._process.stdout).fileno(), False)
+        os.set_blocking(pipe(self._process.stdout).fileno(), False)
         self._pending = b""
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Give the process a message. Raises `Stopped` where it has ended."""
-        pipe = _pipe(self._process.stdin)
+        end = pipe(self._process.stdin)
         try:
-            pipe.write(json.dumps(message).encode() + b"\n")
-            pipe.flush()
+            end.write(json.dumps(message).encode() + b"\n")
+            end.flush()
         except BrokenPipeError:
             raise Stopped(_ended(self._process.wait())) from None
 
@@ -61,7 +62,7 @@ class Child:
         while True:
             # Its end is looked at first: what it said before it ended can then still be read.
             code = self._process.poll()
-            self._pending += _pipe(self._process.stdout).read() or b""
+            self._pending += pipe(self._process.stdout).read() or b""
             line, found, rest = self._pending.partition(b"\n")
             if found:
                 self._pending = rest
@@ -76,25 +77,8 @@ class Child:
                 self.close()
                 raise Stopped(f"took more than {show_bytes(MEMORY)} of memory")
             # Until it says something, which at its end it always does.
-            select.select([_pipe(self._process.stdout)], [], [], LOOK_AGAIN)
+            select.select([pipe(self._process.stdout)], [], [], LOOK_AGAIN)
             time.sleep(0.001)
-
-
-def channel() -> IO[str]:
-    """For the process itself: where its messages go; what is printed goes to standard error."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return out
-
-
-def tell(out: IO[str], message: Mapping[str, Any]) -> None:
-    """For the process itself: give a message."""
-    print(json.dumps(message), file=out, flush=True)
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # as asked for
-    return pipe
 
 
 def _ended(code: int) -> str:
@@ -116,6 +100,6 @@ def _end(process: "subprocess.Popen[bytes]", leash: Leash) -> None:
         process.kill()
     process.wait()
     leash.close()
-    for pipe in (process.stdin, process.stdout):
+    for end in (process.stdin, process.stdout):
         with contextlib.suppress(BrokenPipeError):  # what it was told last and never read
-            _pipe(pipe).close()
+            pipe(end).close()

@@ -11,9 +11,11 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import IO, Any
+from typing import Any
 
 import mlx.core as mx
+
+from llm_spec.processes.pipes import channel, tell
 
 Answer = Callable[[mx.distributed.Group, dict[str, Any]], dict[str, Any]]
 
@@ -24,15 +26,15 @@ def serve(answer: Answer) -> None:
     It tells its versions before it joins; the first message is `{backend, run, count}`. An error is
     told as the answer, and ends the process.
     """
-    out = _channel()
+    out = channel()
     try:
-        _tell(out, {"versions": versions()})
+        tell(out, {"versions": versions()})
         group = join(**_next_message())
-        _tell(out, {"rank": group.rank(), "size": group.size()})
+        tell(out, {"rank": group.rank(), "size": group.size()})
         while True:
-            _tell(out, answer(group, _next_message()))
+            tell(out, answer(group, _next_message()))
     except Exception as error:
-        _tell(out, {"raised": f"{type(error).__name__}: {error}"})
+        tell(out, {"raised": f"{type(error).__name__}: {error}"})
         out.flush()
         os._exit(1)  # the group's end could wait for the others
 
@@ -60,16 +62,6 @@ def join(backend: str, run: int, count: int) -> mx.distributed.Group:
     return group
 
 
-def _channel() -> IO[str]:
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return out
-
-
 def _next_message() -> dict[str, Any]:
     message: dict[str, Any] = json.loads(sys.stdin.readline())
     return message
-
-
-def _tell(out: IO[str], message: dict[str, Any]) -> None:
-    print(json.dumps(message), file=out, flush=True)

@@ -10,8 +10,9 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
+from llm_spec.processes.pipes import pipe
 from llm_spec.text.untrusted import one_line
 
 PEER_LOST = "connection to a peer was lost"  # as MLX's ring says where another rank has ended
@@ -44,7 +45,7 @@ class RankProcess:
             list(program), env=environment, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output,
         )  # fmt: skip
-        os.set_blocking(_pipe(self._process.stdout).fileno(), False)
+        os.set_blocking(pipe(self._process.stdout).fileno(), False)
         self._pending = b""
 
     @property
@@ -68,14 +69,14 @@ class RankProcess:
     def send(self, line: str) -> None:
         """Give it a line. A process that has ended is told by `look`."""
         with contextlib.suppress(BrokenPipeError):
-            _pipe(self._process.stdin).write(line.encode() + b"\n")
-            _pipe(self._process.stdin).flush()
+            pipe(self._process.stdin).write(line.encode() + b"\n")
+            pipe(self._process.stdin).flush()
 
     def look(self) -> dict[str, Any] | Failure | None:
         """Its answer or its failure; None while it has neither."""
         # Its end is looked at first: what it said before it ended can then still be read.
         code = self.status
-        self._pending += _pipe(self._process.stdout).read() or b""
+        self._pending += pipe(self._process.stdout).read() or b""
         line, found, rest = self._pending.partition(b"\n")
         if found:
             self._pending = rest
@@ -98,12 +99,7 @@ class RankProcess:
     def close(self) -> None:
         """Wait for its end and close its files."""
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for end in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(BrokenPipeError):  # what it was told last and never read
-                _pipe(pipe).close()
+                pipe(end).close()
         self._output.close()
-
-
-def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-    assert pipe is not None  # as asked for
-    return pipe
