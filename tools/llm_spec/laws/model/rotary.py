@@ -27,18 +27,23 @@ NO_EFFECT = "it has no rotary embeddings that a base could change"
 
 @law
 def rope_base_is_read(case: Case) -> Finding:
-    """The model uses the RoPE base that its config states, at either place in the config."""
-    base = _base(case.config)
-    if base is None:
+    """The model uses the RoPE base that its config states, of each kind of layers that has its own.
+
+    A port that takes the stated base for granted uses it, too: transformers 5 writes the base into
+    rope_parameters, where many a port does not look, and its default may be the same.
+    """
+    base, kinds = _base(case.config), _bases_of_kinds(case.config)
+    if base is None and not kinds:
         return not_applicable(NO_BASE)
-    nested = _stands_in_parameters(case.config)
-    if _moved(case, _with_base(case, base / 50, nested)):
+    ignored = [kind for kind, stated in kinds.items() if not _is_used_in(case, kind, stated)]
+    if not ignored and (kinds or _is_used(case, base)):
         return same("the stated RoPE base", "used", "used")
-    return (
-        same("the stated RoPE base", "ignored", "used")
-        if _rotates(case)
-        else not_applicable(NO_EFFECT)
-    )
+    if not _turned_by(case):
+        return not_applicable(NO_EFFECT)
+    where = f" in layers of {', '.join(ignored)}" if ignored else ""
+    if not ignored and text_config(case.config).get("rope_theta", base) != base:
+        where = " of rope_parameters (rope_theta states another)"
+    return same(f"the stated RoPE base{where}", "ignored", "used")
 
 
 @law
@@ -58,10 +63,41 @@ def rope_parameters_are_read(case: Case) -> Finding:
     return same("the RoPE base in rope_parameters", "ignored", "used")
 
 
+def _is_used(case: Case, base: float | None) -> bool:
+    """Whether the base, stated at both places where a port may look, gives the logits that the
+    model gives, and another base others."""
+    if base is None:
+        return False
+    stated, other = (_with_base_everywhere(case, each) for each in (base, base / 50))
+    return _apart(case, stated) == 0 and _moved(case, other)
+
+
+def _is_used_in(case: Case, kind: str, base: float) -> bool:
+    """Whether another base for one kind of layers gives other logits, or one turns by this base."""
+    config = copy.deepcopy(case.config)
+    text_config(config)["rope_parameters"][kind]["rope_theta"] = base / 50
+    return _moved(case, reloaded(case.model, config)) or base in _turned_by(case)
+
+
 def _base(config: dict[str, Any]) -> float | None:
     settings = text_config(config)
     base = (settings.get("rope_parameters") or {}).get("rope_theta", settings.get("rope_theta"))
     return base if isinstance(base, int | float) and base else None
+
+
+def _bases_of_kinds(config: dict[str, Any]) -> dict[str, float]:
+    """The base of each kind of layers that the model has, if rope_parameters has one for each."""
+    settings = text_config(config)
+    parts = (settings.get("rope_parameters") or {}).items()
+    bases = {kind: part["rope_theta"] for kind, part in parts if _states_a_base(part)}
+    present = settings.get("layer_types")
+    if not isinstance(present, list) or bases.keys().isdisjoint(present):
+        return bases
+    return {kind: base for kind, base in bases.items() if kind in present}
+
+
+def _states_a_base(part: object) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("rope_theta"), int | float)
 
 
 def _stands_in_parameters(config: dict[str, Any]) -> bool:
@@ -82,12 +118,23 @@ def _with_base(case: Case, base: float, nested: bool) -> nn.Module:
     return reloaded(case.model, config)
 
 
-def _rotates(case: Case) -> bool:
-    """Whether a pass turns queries or keys by MLX's own rotation, which all ports use."""
-    rotated = []
+def _with_base_everywhere(case: Case, base: float) -> nn.Module:
+    """The model with a base in rope_theta and, if the config has them, in rope_parameters."""
+    config = copy.deepcopy(case.config)
+    text = text_config(config)
+    text["rope_theta"] = base
+    if text.get("rope_parameters"):
+        text["rope_parameters"]["rope_theta"] = base
+    return reloaded(case.model, config)
+
+
+def _turned_by(case: Case) -> set[float | None]:
+    """The bases by which a pass turns queries or keys with MLX's own rotation, which all ports use;
+    None for angles that a port computed itself."""
+    bases: set[float | None] = set()
 
     def watched(*args: Any, **kwargs: Any) -> mx.array:
-        rotated.append(True)
+        bases.add(kwargs.get("base"))
         return rope(*args, **kwargs)
 
     rope, mx.fast.rope = mx.fast.rope, watched
@@ -95,7 +142,12 @@ def _rotates(case: Case) -> bool:
         declare_pass(case.model, case.token_ids[:4])
     finally:
         mx.fast.rope = rope
-    return bool(rotated)
+    return bases
+
+
+def _apart(case: Case, model: nn.Module) -> float:
+    """How far the model's logits are from the case's own: 0 where it computes the same."""
+    return distances.distance(logits_of(model, case.token_ids), case.logits)
 
 
 def _moved(case: Case, model: nn.Module, other: nn.Module | None = None) -> bool:

@@ -23,6 +23,7 @@ from llm_spec.model.config import text_config
 # Kinds of RoPE that turn a text as plain RoPE does.
 PLAIN = (None, "default", "mrope")
 FEW = 3  # tokens, which settings for any text move
+WINDOWS = ("sliding_window", "sliding_window_size")  # which files of MiMo state both
 SHOWS_A_WINDOW = 8  # tokens
 SHORT = 4  # tokens of a window that every prompt is longer than
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
@@ -197,7 +198,8 @@ def _of_the_context(settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
             yield ".".join([block, *layers]), _rotary(settings, block, layers, PLAIN_ROPE)
     window = settings.get("sliding_window")
     if type(window) is int and 0 < window < _longest(settings) and _slides(settings):
-        yield "sliding_window", {"sliding_window": SHORT if window > SHORT else SHORT - 1}
+        shorter = SHORT if window > SHORT else SHORT - 1
+        yield "sliding_window", {key: shorter for key in WINDOWS if settings.get(key) == window}
 
     chunk, kinds = settings.get("attention_chunk_size"), settings.get("layer_types")
     chunked = isinstance(kinds, list) and any("chunked" in str(kind) for kind in kinds)
