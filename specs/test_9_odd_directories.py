@@ -261,3 +261,23 @@ def test_a_fault_of_the_configuration_is_not_blamed_on_the_tokenizer(exhibit, tm
     says = exhibit.measured("faults blamed on another file", wrong, should_be={})
 
     assert not wrong, says
+
+
+def look_for_tokenizer_json_alone(monkeypatch):
+    monkeypatch.setattr(trial_load, "TOKENIZERS", ("tokenizer.json",))
+
+
+@pytest.mark.claim(id="9.190", falsifier=look_for_tokenizer_json_alone)
+def test_a_tokenizer_in_another_file_than_tokenizer_json_is_taken(exhibit, tmp_path):
+    """What transformers reads, mlx-lm takes: GPT-2's two files, Mistral's one."""
+    said = {}
+    for case, directory in copies(tmp_path, odd.tokenizers()):
+        messages = []
+        trial_load.main(directory, [], messages.append)
+        said[case] = [each["problem"] for each in messages if "problem" in each]
+    show(exhibit, said)
+    wrong = {case: texts for case, texts in said.items() if texts}
+
+    says = exhibit.measured("files of a tokenizer that are refused", wrong, should_be={})
+
+    assert not wrong, says

@@ -34,9 +34,11 @@ OTHER_CONVERSATIONS = (
 TEXT = "The capital of France is Paris. 3.14 × 2 = 6.28 … šípková růže 日本語 🙂\n" * 30
 OF_A_TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json",
+    "vocab.json", "tekken.json",
 )  # fmt: skip
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tiktoken.model", "vocab.json", "vocab.txt")
+TOKENIZERS = (
+    "tokenizer.json", "tokenizer.model", "tiktoken.model", "tekken.json", "vocab.json", "vocab.txt",
+)  # fmt: skip
 
 
 def main(view: Path, skip: list[str], say: Callable[[dict[str, Any]], None]) -> None:
