@@ -78,6 +78,10 @@ def test_a_wrong_option_ends_the_run_with_one_sentence_and_code_4(exhibit, tmp_p
     runs = {
         "unknown model": start_pytest("specs", "--model", "smolm2-135m"),
         "no model": start_pytest("specs", "--model", ""),
+        "model with too long a name": start_pytest("specs", "--model", f"/{'m' * 300}"),
+        "no architecture": start_pytest("specs", "--architectures", ""),
+        "no adapter": start_pytest("specs", "--adapter", "", "--model", "smollm2-135m"),
+        "no server": start_pytest("specs", "--endpoint", "", "--model", "smollm2-135m"),
         "reference without weights": start_pytest("specs", "--reference", "qwen3"),
         "typo in the ledger": start_pytest("specs", root=suite_with_a_typo(tmp_path / "suite")),
         "unknown claim": start_pytest("specs", "--claim", "2.7,2.77"),

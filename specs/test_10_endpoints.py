@@ -154,6 +154,7 @@ def test_what_is_no_endpoint_is_refused_in_one_sentence(exhibit):
     said = {
         "nothing there": refused(lambda: examine(f"http://127.0.0.1:{free_port()}")),
         "no address": refused(lambda: examine("localhost:8080")),
+        "half an address": refused(lambda: examine("http://[::1")),
     }
     for name, answers in ENDPOINTS.items():
         with answering(answers) as url:

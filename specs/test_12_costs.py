@@ -102,7 +102,7 @@ def test_numbers_of_ranks_that_make_no_sense_are_refused(tiny_published, exhibit
     cases = [
         (("--ranks", "0"), 2, "--ranks"),
         (("--ranks", "two"), 2, "--ranks"),
-        (("--ranks", "2", "--batch", "-1"), 2, "--batch should be at least 0"),
+        (("--ranks", "2", "--batch", "-1"), 2, "--batch should be 0 to 1,024, not -1"),
         (("--ranks", "2", "--backend", "nccl"), 1, "this MLX has no backend 'nccl'"),
         (("--ranks", "3"), 1, "Rank 0 raised CannotShare: 3 ranks cannot share"),
         (("--ranks", "4"), 1, "n_kv_heads = 2 cannot be divided among 4 ranks"),

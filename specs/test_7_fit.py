@@ -142,6 +142,8 @@ QUESTIONS = [
     ["--memory", "0"], ["--memory", "99999TB"], ["--memory", "plenty"], ["--bandwidth", "0GB/s"],
     ["--memory", "36GB", "--chip", "M9"], ["--memory", "36GB", "--chip", "M3 Max"],
     ["--chip", "M3 Pro"], ["--bits", "7"], ["--context", "0"], ["--model", "no/such/directory"],
+    ["--model", ""], ["--model", "m" * 300], ["--memory", ""], ["--memory", "36GB", "--chip", ""],
+    ["--bandwidth", ""], ["--leave", ""],
 ]  # fmt: skip
 
 

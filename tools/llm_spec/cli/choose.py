@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
     tokens = max(1, round(args.tokens))
     try:
-        budget = parse_bytes(args.memory, "--memory", 1e6, 1e13) if args.memory else None
+        budget = None
+        if args.memory is not None:
+            budget = parse_bytes(args.memory, "--memory", 1e6, 1e13)
         paths = [*args.results]
         if args.measure is not None:
             paths += _measured(args, budget)

@@ -7,6 +7,7 @@ llm-spec fit --chip "M3 Pro" --memory 36GB --ranks 2
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -126,24 +127,25 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks > 1:
         sentences += [SENT, *(f"Not shared: {sentence}." for sentence in refused)]
     for sentence in sentences:
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, markup=False)
     return 0
 
 
 def _machine(args: argparse.Namespace) -> Machine:
     from llm_spec.performance import chips
 
-    leave = parse_bytes(args.leave, "--leave", 0, 1e13) if args.leave else None
-    if args.chip and not args.memory:
+    leave = parse_bytes(args.leave, "--leave", 0, 1e13) if args.leave is not None else None
+    if args.chip is not None and args.memory is None:
         raise BadAmount("--chip plans for another machine: say its --memory too.")
     bandwidth, source = None, "its bandwidth is not known, so its speed is not either"
-    chip = chips.one_of(chips.named(args.chip)) if args.chip and not args.bandwidth else None
-    if args.bandwidth:
+    chip = None
+    if args.bandwidth is not None:
         bandwidth = float(parse_bytes(args.bandwidth, "--bandwidth", 1e9, 1e14, "/s"))
         source = f"{show_bytes(bandwidth)}/s as given"
-    elif chip is not None:
+    elif args.chip is not None:
+        chip = chips.one_of(chips.named(args.chip))
         bandwidth, source = chip.bandwidth, f"{show_bytes(chip.bandwidth)}/s as published"
-    if args.memory:
+    if args.memory is not None:
         # RAM is sold in units of 2**30 bytes that are called GB.
         said = parse_bytes(args.memory, "--memory", 1e9, 1e13)
         ram = round(said / 1e9 * GIB) if "i" not in args.memory.lower() else said
@@ -203,7 +205,7 @@ def _variants(models: list[str], asked: Asked) -> tuple[list[Variant], list[str]
 
 def _planned(model: str, asked: Asked) -> tuple[list[Variant], str]:
     """One model, and why ranks cannot share it, or not at each width."""
-    if model in published.rows() and not Path(model).is_dir():
+    if model in published.rows() and not os.path.isdir(model):
         if asked.ranks == 1:
             return published.variants(model, asked.widths, asked.fused, asked.longest), ""
         from llm_spec.model import declare  # mlx-lm, which takes a second
@@ -214,7 +216,9 @@ def _planned(model: str, asked: Asked) -> tuple[list[Variant], str]:
         return shared_capacity.variants(
             model, config, widths, asked.ranks, asked.fused, asked.longest
         )
-    if Path(model).name == model and not Path(model).exists():
+    if not model.strip():  # as a variable of a shell that is not set
+        raise BadAmount("--model is given no name: write a directory, or a name after it.")
+    if Path(model).name == model and not os.path.exists(model):
         known = ", ".join(published.rows())
         raise BadAmount(f"{model!r} is neither a directory nor a published model: {known}.")
     from llm_spec.cli import plan_directory  # psutil, which published models do not wait for

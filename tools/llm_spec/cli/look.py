@@ -6,7 +6,6 @@ llm-spec look "I wrote it in Rust" --against "I scrubbed off the Rust" -o look.h
 
 import argparse
 import gc
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,15 +126,12 @@ def _problem(args: argparse.Namespace) -> str | None:
         return f"--tokens {args.tokens} is out of range: it should be between 0 and {MOST}."
     if not args.text or args.against == "":
         return "The text is empty: write one between quotes."
-    output: Path | None = args.output
-    if output is None:
+    if args.output is None:
         return None
-    if output.suffix != ".html":
-        return f"{output} cannot be written: a page ends with .html."
-    if output.is_dir():
-        return f"{output} cannot be written: it is a directory."
-    if not output.parent.is_dir():
-        return f"{output} cannot be written: there is no directory {output.parent}."
-    if not os.access(output.parent, os.W_OK):
-        return f"{output} cannot be written: {output.parent} is read-only."
+    from llm_spec.report.destination import BadDestination, check_destination
+
+    try:
+        check_destination(args.output, "-o", (".html",))
+    except BadDestination as error:
+        return str(error)
     return None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 DEFAULT = ("llama-3.2-3b", "qwen3-8b", "qwen3-14b")
 WIDTHS = (16, 8, 6, 5, 4, 3, 2)
+GENERATED, ROUNDS = range(2, 2**20 + 1), range(1, 1001)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -77,8 +78,12 @@ def run(args: argparse.Namespace) -> int:
         unknown = [name for name in args.models if name not in published()]
         if unknown:
             raise BadAmount(f"{unknown[0]!r} is not one of {', '.join(published())}.")
-        if args.generate < 2 or args.rounds < 1:
-            raise BadAmount("--generate should be at least 2 and --rounds at least 1.")
+        for option, asked, allowed in (
+            ("--generate", args.generate, GENERATED), ("--rounds", args.rounds, ROUNDS)
+        ):  # fmt: skip
+            if asked not in allowed:
+                within = f"{allowed[0]} to {allowed[-1]:,}"
+                raise BadAmount(f"{option} should be {within}, not {asked}.")
         widths = parse_numbers(args.bits, "--bits", WIDTHS)
         contexts = parse_numbers(args.context, "--context", range(1, 2**20 + 1))
         if args.ranks is None and (args.batch or args.backend):

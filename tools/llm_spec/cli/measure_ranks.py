@@ -16,10 +16,11 @@ from llm_spec.model import declare
 from llm_spec.numerics.units import BadAmount, parse_numbers, show_bytes
 from llm_spec.performance import rank_costs
 from llm_spec.performance.rank_costs import Decoding
-from llm_spec.ranks import Ranks, RanksFailed
+from llm_spec.ranks import MOST, Ranks, RanksFailed
 
 PROGRAM = (sys.executable, "-m", "llm_spec.performance.on_ranks")
-MOST, SECONDS = 64, 3600.0  # ranks; seconds that one model may take
+SECONDS = 3600.0  # that one model may take
+MOST_ROWS = 1024  # decoded at once
 SCHEMA = 1
 Answers = list[dict[str, Any]]
 GRAPHS = "MLX_USE_CUDA_GRAPHS"
@@ -30,8 +31,8 @@ def run(args: argparse.Namespace, widths: list[int], contexts: list[int]) -> int
     """Measure each model on each number of ranks, print a line per context and compare; 1 where a
     rank failed. Raises BadAmount."""
     counts = parse_numbers(args.ranks, "--ranks", range(1, MOST + 1))
-    if args.batch < 0:
-        raise BadAmount("--batch should be at least 0.")
+    if not 0 <= args.batch <= MOST_ROWS:
+        raise BadAmount(f"--batch should be 0 to {MOST_ROWS:,}, not {args.batch}.")
     backend = args.backend or "ring"
     rows, failed = [], False
     for name in args.models:

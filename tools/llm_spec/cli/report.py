@@ -20,11 +20,10 @@ def run(args: argparse.Namespace) -> int:
     from llm_spec.report.load import ResultsError, load_results
     from llm_spec.report.page import write_report
 
-    if args.output.exists() and args.results.exists() and args.output.samefile(args.results):
-        print(f"{args.output} holds the results themselves: name another file.", file=sys.stderr)
-        return 2
     try:
         check_destination(args.output, "-o", (".html",))
+        if args.output.exists() and args.results.exists() and args.output.samefile(args.results):
+            raise BadDestination(f"{args.output} holds the results themselves: name another file.")
         results = load_results(args.results)
         write_report(results, args.output)
     except (ResultsError, BadDestination) as error:

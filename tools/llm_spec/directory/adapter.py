@@ -31,7 +31,7 @@ def inspect_adapter(source: Path, base: Path, into: Path) -> Path:
     not put this adapter on this base.
     """
     root, names = files.listed(source)
-    content = _read_config(source, root, names)
+    content = _read_config(root, names)
     _check_weights(root)
     shutil.copyfile(root / CONFIG, into / CONFIG)
     (into / WEIGHTS).symlink_to(root / WEIGHTS)
@@ -49,7 +49,7 @@ def inspect_adapter(source: Path, base: Path, into: Path) -> Path:
     return into
 
 
-def _read_config(source: Path, root: Path, names: list[str]) -> Mapping[str, Any]:
+def _read_config(root: Path, names: list[str]) -> Mapping[str, Any]:
     content: Any = {}
     if CONFIG in names:
         files.small_file(root, CONFIG)
@@ -58,19 +58,19 @@ def _read_config(source: Path, root: Path, names: list[str]) -> Mapping[str, Any
         isinstance(content, dict) and "peft_type" in content
     ):
         raise BadModel(
-            f"{source} holds an adapter of PEFT, which mlx-lm cannot load: merge it into its base "
+            "it holds an adapter of PEFT, which mlx-lm cannot load: merge it into its base "
             "with PEFT (merge_and_unload), convert that, and check it by --model alone."
         )
     checkpoints = sorted(name for name in names if name.endswith(f"_{WEIGHTS}"))
     if WEIGHTS not in names and checkpoints:
         raise BadModel(
-            f"{source} holds checkpoints and no {WEIGHTS}, which mlx-lm loads: copy one, such as "
+            f"it holds checkpoints and no {WEIGHTS}, which mlx-lm loads: copy one, such as "
             f"{quoted(checkpoints[-1])}, to that name."
         )
     for name in (CONFIG, WEIGHTS):
         if name not in names:
             raise BadModel(
-                f"{source} holds no {name}, so it is no adapter of mlx-lm: give the directory that "
+                f"it holds no {name}, so it is no adapter of mlx-lm: give the directory that "
                 "mlx_lm.lora wrote."
             )
     if not isinstance(content, dict):

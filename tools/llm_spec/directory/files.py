@@ -49,16 +49,15 @@ def find(source: Path) -> Files:
     root, names = listed(source)
     if "config.json" not in names:
         if adapter := adapter_of(names):
-            raise BadModel(says_adapter(str(source), adapter))
+            raise BadModel(says_adapter(adapter))
         hint = _hint(root, names)
-        raise BadModel(f"{source} holds no config.json, so it is no model directory.{hint}")
+        raise BadModel(f"it holds no config.json, so it is no model directory.{hint}")
     small = {name: small_file(root, name) for name in names if _is_small(name)}
     weights = {name: opened(root, name) for name in names if fnmatch(name, WEIGHTS)}
     total = sum(status.st_size for status in small.values())
     if total > LARGEST_SUM:
         raise BadModel(
-            f"{source} holds {show_bytes(total)} besides its weights: remove what is not the "
-            "model's."
+            f"it holds {show_bytes(total)} besides its weights: remove what is not the model's."
         )
     for name in (*small, *weights):
         if said := _says_stand_in(root / name):
@@ -92,13 +91,13 @@ def listed(source: Path) -> tuple[Path, list[str]]:
     try:
         root = source.resolve(strict=True)
         if not root.is_dir():
-            raise BadModel(f"{source} is a file; give the directory that holds it.")
+            raise BadModel("it is a file; give the directory that holds it.")
         names = sorted(os.listdir(root))
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         why = getattr(error, "strerror", None) or "a link that leads in a circle"
-        raise BadModel(f"{source} cannot be opened as a directory: {why}.") from error
+        raise BadModel(f"it cannot be opened as a directory: {why}.") from error
     if len(names) > MOST_FILES:
-        raise BadModel(f"{source} holds {len(names):,} files, which no model directory does.")
+        raise BadModel(f"it holds {len(names):,} files, which no model directory does.")
     return root, names
 
 
@@ -126,10 +125,10 @@ def adapter_of(names: Iterable[str]) -> str | None:
     return next((name for name in names if any(fnmatch(name, kind) for kind in kinds)), None)
 
 
-def says_adapter(directory: str, adapter: str) -> str:
+def says_adapter(adapter: str) -> str:
     """What to do with an adapter instead of checking it."""
     return (
-        f"{directory} holds an adapter ({quoted(adapter)}) and no model: fuse it first "
+        f"it holds an adapter ({quoted(adapter)}) and no model: fuse it first "
         "(mlx_lm.fuse --model BASE --adapter-path ADAPTER) and check what that saves."
     )
 

@@ -64,7 +64,7 @@ def check(found: Files, config: Mapping[str, Any], *, free: int | None, unpacked
 
 def _no_weights(found: Files) -> str:
     if adapter := adapter_of(found.others):
-        return says_adapter(found.root.name, adapter)
+        return says_adapter(adapter)
     pickles = [name for name in found.others if name.endswith(PICKLES)]
     elsewhere = [name for name in found.others if name.endswith((".safetensors", ".gguf", ".npz"))]
     if elsewhere:
@@ -77,9 +77,7 @@ def _no_weights(found: Files) -> str:
             f"The weights are pickled, in {quoted(pickles[0])}, and unpickling can run code: "
             "convert them to model.safetensors."
         )
-    return (
-        f"{found.root.name} holds no model*.safetensors, which mlx-lm reads: fetch or convert them."
-    )
+    return "it holds no model*.safetensors, which mlx-lm reads: fetch or convert them."
 
 
 def check_room(

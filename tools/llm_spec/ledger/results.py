@@ -271,7 +271,7 @@ def write_atomically(path: Path, text: str) -> None:
         OSError: the directory is missing, read-only or full.
     """
     with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        "w", encoding="utf-8", dir=path.parent, prefix=".llm-spec-", delete=False
     ) as file:
         try:
             file.write(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -78,10 +79,12 @@ def opened(name: str) -> Iterator[Opened]:
 
 
 def _source(name: str) -> Path:
+    if not name.strip():  # as a variable of a shell that is not set
+        raise CannotLook("--model is given no name: write a directory, or a name after it.")
     path = Path(name).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return path
-    if path.is_file():
+    if os.path.isfile(path):
         raise CannotLook(f"{_shown(name)} is a file: name the model's directory.")
     if not REPOSITORY.fullmatch(name):
         known = ", ".join(OWN)

@@ -1,6 +1,7 @@
 """Assistants that are on this disk already: in the hub's cache, in this suite's own, or named."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def named(names: Sequence[str]) -> list[OnDisk]:
         path = Path(name).expanduser()
         if name in known:
             found.append(known[name])
-        elif path.exists():
+        elif os.path.exists(path):
             found.append(OnDisk(name, path))
         else:
             lack = "cannot be asked: it lacks a chat template or weights for mlx-lm"

@@ -10,4 +10,7 @@ from llm_spec.ranks.group import Ranks, RanksFailed
 from llm_spec.ranks.nccl import Nccl
 from llm_spec.ranks.ring import Ring, free_port, free_ports
 
-__all__ = ["Nccl", "Ranks", "RanksFailed", "Ring", "free_port", "free_ports"]
+MOST = 64
+"""Processes of one machine."""
+
+__all__ = ["MOST", "Nccl", "Ranks", "RanksFailed", "Ring", "free_port", "free_ports"]

@@ -19,7 +19,7 @@ def check_destination(
 
     Raises:
         BadDestination: the ending is unknown, the directory is missing or read-only, or `path` is
-            a directory itself.
+            a directory itself or too long.
     """
     if path.suffix not in endings:
         what = {
@@ -29,6 +29,10 @@ def check_destination(
         }
         wanted = " or ".join(what[ending] for ending in endings)
         raise BadDestination(f"{option} {path}: write {wanted}.")
+    try:
+        path.exists()
+    except OSError as error:  # its name is too long
+        raise BadDestination(f"{option} {path}: {error.strerror}.") from None
     if not path.parent.is_dir():
         raise BadDestination(f"{option} {path}: there is no directory {path.parent}.")
     if path.is_dir():

@@ -61,7 +61,7 @@ def examine(url: str, model: str | None = None, seconds: float = 60) -> Endpoint
         NotAnEndpoint: nothing answers, something else does, or it is unclear which model is meant.
     """
     url = url.rstrip("/").removesuffix("/v1")
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+    if not _is_address(url):
         raise NotAnEndpoint(f"{one_line(url)!r} is no address of a server: write http://host:port.")
     client = Client(url, seconds=seconds)
     try:
@@ -72,6 +72,14 @@ def examine(url: str, model: str | None = None, seconds: float = 60) -> Endpoint
     if len(lacking) == len(TRIED):
         raise NotAnEndpoint(f"{url} answers no request for {name!r}: {lacking[CHAT]}")
     return Endpoint(url, name, lacking)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        where = urlsplit(url)
+        return where.scheme in ("http", "https") and bool(where.hostname) and where.port != 0
+    except ValueError:  # half of an IPv6 address, or a port that is no number or beyond 65,535
+        return False
 
 
 def _only_model(client: Client, url: str) -> str:
