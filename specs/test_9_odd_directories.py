@@ -8,7 +8,7 @@ import io
 
 import pytest
 
-from fixtures.doubles import damaged, odd, odd_weights
+from fixtures.doubles import damaged, odd, odd_tokenizers, odd_weights
 from fixtures.doubles.damaged import ROOM, copies, view_of
 from fixtures.doubles.refusals import is_one_sentence
 from llm_spec import directory as directories
@@ -271,7 +271,7 @@ def look_for_tokenizer_json_alone(monkeypatch):
 def test_a_tokenizer_in_another_file_than_tokenizer_json_is_taken(exhibit, tmp_path):
     """What transformers reads, mlx-lm takes: GPT-2's two files, Mistral's one."""
     said = {}
-    for case, directory in copies(tmp_path, odd.tokenizers()):
+    for case, directory in copies(tmp_path, odd_tokenizers.tokenizers()):
         messages = []
         trial_load.main(directory, [], messages.append)
         said[case] = [each["problem"] for each in messages if "problem" in each]

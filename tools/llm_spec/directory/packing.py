@@ -113,7 +113,7 @@ def _stated(packing: Mapping[str, Any], path: str) -> tuple[str, Mapping[str, An
         if isinstance(stated, dict) and (
             name == path or name.endswith(f".{path}") or path.endswith(f".{name}")
         ):
-            found = name, {"mode": packing.get("mode", MODES[0]), **stated}
+            found = name, {"mode": MODES[0], **stated}  # MLX inherits none
     return found
 
 
@@ -182,7 +182,7 @@ def stated_of(content: Mapping[str, Any], tensor: str) -> str | None:
     packing, module = content.get("quantization"), tensor.rpartition(".")[0]
     if not isinstance(packing, dict) or not isinstance(own := packing.get(module), dict):
         return None
-    return _as_words({**packing, **own})
+    return _as_words({**packing, "mode": MODES[0], **own})
 
 
 def _as_words(packing: Mapping[str, Any]) -> str:
