@@ -85,11 +85,12 @@ def read(
     ways: dict[str, Way] = {}
     for name, array in held.items():
         stem, _, leaf = name.rpartition(".")
-        if f"{stem}.scales" not in held:
+        if f"{stem}.scales" not in held or leaf == "bias":
             tensors[name], ways[name] = array.astype(mx.float32), array.dtype
         elif leaf == "weight":
-            own = packing.get(stem)
-            settings = {**packing, **(own if isinstance(own, Mapping) else {})}
+            settings = dict(packing)
+            if isinstance(own := packing.get(stem), Mapping):
+                settings |= {"mode": "affine", **own}  # a module inherits no mode
             bits, size = settings["bits"], settings["group_size"]
             mode = settings.get("mode", "affine")
             scales, biases = held[f"{stem}.scales"], held.get(f"{stem}.biases")
