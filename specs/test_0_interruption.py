@@ -186,6 +186,46 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(exhibit, tmp_path):
     assert ends == wanted, says
 
 
+def leave_it_to_pytest_xdist(monkeypatch, tmp_path):
+    plant(monkeypatch, tmp_path, """
+def pytest_sessionstart():  # the workers have told their process ids by then
+    from fixtures.plugins import workers
+    workers.PID = ".none"
+""")  # fmt: skip
+
+
+WAITED_FOR = "what an interrupt lets the spec do"
+SLEEPS_IN_A_WORKER = f"""
+import pathlib, pytest, sys, time
+
+@pytest.mark.claim(id="9.2")
+def test_that_sleeps(capfd):
+    with capfd.disabled():
+        print("{ASLEEP}", file=sys.stderr, flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        pathlib.Path("{WAITED_FOR}").touch()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.claim(id="0.244", falsifier=leave_it_to_pytest_xdist)
+def test_an_interrupted_run_does_not_wait_for_its_workers(exhibit, tmp_path):
+    """SIGTERM to the controller alone, while a worker's spec sleeps. Once that spec is interrupted,
+    it leaves a file: pytest-xdist gives it five seconds, and interrupts it then."""
+    suite = small_suite(tmp_path / "suite", SLEEPS_IN_A_WORKER, ["9.2"])
+    run = start_pytest("specs", *in_workers(1), root=suite)
+    wait_until_asleep(run.stderr)
+    run.terminate()
+    exhibit.text("".join(run.communicate())[-1000:], title="an interrupted run")
+    found = run.returncode, (suite / WAITED_FOR).exists()
+
+    says = exhibit.measured("exit code, waited for the spec", found, should_be=(2, False))
+
+    assert found == (2, False), says
+
+
 def write_it_all_the_same(monkeypatch, tmp_path):
     plant(monkeypatch, tmp_path, """
 def pytest_configure():
