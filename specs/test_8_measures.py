@@ -7,9 +7,11 @@ import mlx.core as mx
 import numpy as np
 import psutil
 import pytest
+from tokenizers import pre_tokenizers
 
 from fixtures.texts.passages import fingerprint, passages
 from llm_spec.cli import command_line, compare
+from llm_spec.laws.tokenizer.text import byte_level
 from llm_spec.ledger import claims, results
 from llm_spec.ledger.records import About, Shown
 from llm_spec.model import accounting
@@ -127,6 +129,27 @@ def test_bits_per_byte_shares_the_bits_among_the_bytes_predicted(vocabulary, exh
         should_be=f"{expected:.4g}",
     )  # fmt: skip
     assert found == pytest.approx(expected, rel=1e-6), says
+
+
+def take_the_text_itself_alone(monkeypatch):
+    monkeypatch.setattr(likelihood, "_signs", str)
+
+
+@pytest.mark.claim(id="8.44", falsifier=take_the_text_itself_alone)
+def test_a_space_that_a_tokenizer_adds_is_given_and_counts_no_byte(exhibit):
+    """Six letters and spaces become seven tokens, of which the first is the space before them."""
+    tokenizer, text = byte_level(), "a word"
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    given = tokenizer.decode(tokenizer.encode(text))
+    try:
+        found = likelihood.bits_per_byte(know_nothing, tokenizer, text)
+    except ValueError as problem:
+        found = str(problem)
+
+    says = exhibit.measured(f"bits per byte of {text!r}, read as {given!r}", found, should_be=18)
+
+    assert given == f" {text}", f"the tokenizer gives back {given!r}, but should add a space"
+    assert found == pytest.approx(18, rel=1e-6), says
 
 
 def know_nothing(token_ids):

@@ -7,6 +7,7 @@ Quality is bits per byte of UTF-8, which two tokenizers can be compared by; perp
 is not. Nats of each token are summed in float64.
 """
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -63,11 +64,14 @@ class Divergence:
 def encode(tokenizer: Any, text: str) -> Encoded:
     """Encode a text for scoring.
 
-    Raises ValueError if the tokenizer loses or changes part of the text: bits per byte would then
-    count bytes that were never predicted.
+    A tokenizer may put a space before the text, or one for several, and write signs that Unicode
+    takes for the same (NFKC): the text is then what its tokens give back. Raises ValueError if the
+    tokenizer loses or changes more: bits per byte would count bytes that were never predicted.
     """
     token_ids = list(tokenizer.encode(text))
     decoded = _decode(tokenizer, token_ids)
+    if _signs(decoded) == _signs(text):
+        text = decoded
     if decoded != text:
         at = next((i for i, (a, b) in enumerate(zip(decoded, text)) if a != b), len(decoded))
         raise ValueError(
@@ -79,6 +83,11 @@ def encode(tokenizer: Any, text: str) -> Encoded:
         if text.startswith(given):  # false inside a character that spans several tokens
             return Encoded(token_ids, context, len(text.encode()) - len(given.encode()))
     raise ValueError(f"a text of {len(token_ids)} tokens leaves nothing to predict")
+
+
+def _signs(text: str) -> str:
+    """What a text says without its spaces."""
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 def teacher_forced_logits(model: Any, token_ids: list[int]) -> mx.array:
