@@ -9,6 +9,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm.models import qwen3
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from fixtures import planted
 from fixtures.planted import PROMPT
@@ -22,6 +24,7 @@ from fixtures.synthetic.look_alikes import (
 from llm_spec.laws import LAWS, Case, execution
 from llm_spec.laws.finding import LACKS_KERNEL
 from llm_spec.laws.model import storage
+from llm_spec.laws.tokenizer import text
 from llm_spec.numerics import distances, tolerances
 from llm_spec.observe import attention
 from llm_spec.observe.trace import attention_calls
@@ -149,3 +152,44 @@ def hold(found, exhibit, name):
     )
 
     assert seen == ([], []), says
+
+
+def with_words(merges):
+    """A vocabulary of three words and six pieces of words, that reads a text with a space before
+    it, as SentencePiece does."""
+    letters = ["▁", *"abcdefghijklmnopqrstuvwxyz"]
+    vocabulary = [*letters, *map("".join, MERGES)]
+    ids = {piece: id_ for id_, piece in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+MERGES = [
+    *(("▁", letter) for letter in "tdweoirsa"),
+    *(("▁t", "o"), ("▁d", "o"), ("▁w", "e")),
+    *(("e", "r"), ("o", "n"), ("i", "n"), ("r", "e"), ("s", "t"), ("a", "n")),
+]
+
+
+def take_every_piece_for_a_word(monkeypatch):
+    monkeypatch.setattr(text, "_puts_a_space_before", lambda tokenizer: False)
+
+
+@pytest.mark.claim(id="0.260", falsifier=take_every_piece_for_a_word)
+def test_pieces_that_follow_a_letter_are_no_words_that_are_cut(exhibit):
+    """Of nine pieces six are never the first of a text. With its merges lost all words are cut."""
+    healthy, faulty = map(text.words_of_the_vocabulary_are_written, map(with_words, (MERGES, [])))
+    exhibit.table(
+        [["as it is", healthy.says], ["its merges lost", faulty.says]],
+        columns=["tokenizer", "what the law finds"], title="words of the vocabulary",
+    )  # fmt: skip
+
+    says = exhibit.measured(
+        "verdicts, as it is and its merges lost",
+        (healthy.holds, faulty.holds),
+        should_be=(True, False),
+    )
+
+    assert (healthy.holds, faulty.holds) == (True, False), says

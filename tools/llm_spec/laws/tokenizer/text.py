@@ -34,6 +34,7 @@ TEXTS = (
 # As tokens are spelled that nobody says: <|im_start|>, <｜User｜>, <start_of_turn>, [INST].
 MARKER = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>|</?[A-Za-z_]{1,40}>|\[/?[A-Za-z_]{2,40}\]")
 WORD = re.compile(r"[▁Ġ ]?[A-Za-z]{2,}")  # with the space before it, as vocabularies spell it
+SPACES = "▁Ġ "  # as vocabularies spell the space before a word
 FEW, SOME = 3, 64  # words that tell, and that are tried
 # What stands for no letter of its own in a regular expression: escapes, sets, groups.
 NOTATION = re.compile(
@@ -111,6 +112,9 @@ def words_of_the_vocabulary_are_written(tokenizer: Any) -> Finding:
     added = {*getattr(tokenizer, "added_tokens_decoder", ()), *tokenizer.all_special_ids}
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     words = [id_ for piece, id_ in vocabulary if id_ not in added and WORD.fullmatch(piece)]
+    if _puts_a_space_before(tokenizer):  # as text, a piece without one is another word
+        pieces = {id_: piece for piece, id_ in vocabulary}
+        words = [id_ for id_ in words if pieces[id_][0] in SPACES]
     if len(words) < FEW:
         return not_applicable("its vocabulary holds no words")
     some = words[:: -(-len(words) // SOME)]
@@ -119,6 +123,12 @@ def words_of_the_vocabulary_are_written(tokenizer: Any) -> Finding:
     if 2 * len(apart) <= len(some):
         return same("words of the vocabulary that are cut", "few", "few")
     return same("words of the vocabulary that are cut", apart[:5], "few")
+
+
+def _puts_a_space_before(tokenizer: Any) -> bool:
+    """Whether a text that begins with a letter is read with a space before it."""
+    first = tokenizer.convert_ids_to_tokens(tokenizer.encode("a", add_special_tokens=False)[:1])
+    return bool(first) and first[0][0] in SPACES
 
 
 @law
