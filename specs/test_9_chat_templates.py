@@ -200,6 +200,14 @@ FAIL_WITH: dict[str, tuple[str, list[str]]] = {
         "{% if messages[0].role == 'system' %}{{ messages[0].content.text.strip() }}{% endif %}"
         + HEADERS, ["a system message"]
     ),
+    "a system message, which it writes empty": (
+        HEADERS.replace("{{ message.content }}",
+                        "{% if message.role != 'system' %}{{ message.content }}{% endif %}"),
+        ["a system message"]
+    ),
+    "nothing, and ignores a system message": (
+        HEADERS.replace("in messages", "in messages if message.role != 'system'"), []
+    ),
     "thoughts off": (
         HEADERS + "{% if enable_thinking is defined and not enable_thinking %}{{ none + '' }}"
         "{% endif %}", ["thoughts on and off"]

@@ -32,7 +32,7 @@ CALL = {
     "function": {"name": TOOL, "arguments": {"place": PLACE}},
 }
 IN_PARTS = {"role": "user", "content": [{"type": "text", "text": ASKS}]}
-CALLED = "a tool call and its result"
+CALLED, BY_THE_SYSTEM = "a tool call and its result", "a system message"
 USER = {"role": "user", "content": ASKS}
 REPLY = {"role": "assistant", "content": ANSWERS}
 AGAIN = {"role": "user", "content": ASKS_AGAIN}
@@ -64,7 +64,7 @@ TRIALS = (
         holds=(ASKS, ANSWERS, ASKS_AGAIN, ANSWERS_AGAIN),
     ),
     _trial(
-        "a system message", {"role": "system", "content": SYSTEM}, USER, holds=(SYSTEM, ASKS)
+        BY_THE_SYSTEM, {"role": "system", "content": SYSTEM}, USER, holds=(SYSTEM, ASKS)
     ),
     _trial("tools", USER, holds=(ASKS, TOOL), tools=TOOLS),
     _trial(
@@ -78,7 +78,7 @@ TRIALS = (
         "content in typed parts", IN_PARTS, holds=(ASKS,), judged=False,
     ),
 )  # fmt: skip
-THINKING = "thoughts on and off"
+THINKING, IGNORES = "thoughts on and off", "ignores it"
 # What templates ask whether to think, or how much: of Qwen3 and others, DeepSeek and Granite, and
 # gpt-oss.
 SWITCHES: dict[str, tuple[Any, Any]] = {
@@ -104,6 +104,8 @@ def support(tokenizer: Any) -> list[Support]:
 
 def _tried(tokenizer: Any, trial: Trial) -> Support:
     found = _read(tokenizer, trial)
+    if trial.title == BY_THE_SYSTEM and found.says.startswith(IGNORES):
+        return _unless_written_empty(tokenizer, trial, found)
     if not found.fails:
         return found
     # What clients send as text mlx-lm's server hands on parsed, and parts of a text joined: which
@@ -118,6 +120,20 @@ def _tried(tokenizer: Any, trial: Trial) -> Support:
                 fails=True,
             )  # fmt: skip
     return found
+
+
+def _unless_written_empty(tokenizer: Any, trial: Trial, found: Support) -> Support:
+    """What was found, if the text is the same without the first message: a template may ignore
+    it. One that writes something else for it, and not what it says, has lost it."""
+
+    def with_it(text: str) -> Support:
+        def without_it(other: str) -> Support:
+            says = "no: it writes something for the message, but not what the message says"
+            return found if text == other else Support(trial.title, says, fails=True)
+
+        return _rendered(tokenizer, trial.title, trial.messages[1:], trial.options, without_it)
+
+    return _rendered(tokenizer, trial.title, trial.messages, trial.options, with_it)
 
 
 def _with_text_for_arguments(trial: Trial) -> Trial:
@@ -140,7 +156,7 @@ def _read(tokenizer: Any, trial: Trial) -> Support:
         twice = [word for word in dict.fromkeys(trial.holds) if text.count(word) > sent.count(word)]
         if more := [word for word in twice if word in sent]:
             return Support(trial.title, f"no: it repeats {more}", trial.judged)
-        return Support(trial.title, f"ignores it: no {lacking}" if lacking else "yes")
+        return Support(trial.title, f"{IGNORES}: no {lacking}" if lacking else "yes")
 
     return _rendered(tokenizer, trial.title, trial.messages, trial.options, read, trial.judged)
 
@@ -160,7 +176,7 @@ def _switched(tokenizer: Any, name: str) -> Support:
 
     def with_thoughts(on: str) -> Support:
         def without_thoughts(off: str) -> Support:
-            return Support(THINKING, "ignores it" if on == off else "yes")
+            return Support(THINKING, IGNORES if on == off else "yes")
 
         off = {**options, name: other}
         return _rendered(tokenizer, THINKING, [USER], off, without_thoughts)
