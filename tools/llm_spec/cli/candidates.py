@@ -129,14 +129,15 @@ def shown(who: str, share: Path, tell: Callable[[str], None]) -> Iterator[Callab
 
     console, start, quarters = Console(stderr=True), time.monotonic(), 0
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), Remaining()
-    with Progress(*columns, console=console, transient=True) as bar:
+    shown_here = console.is_terminal  # elsewhere it would end in an empty line
+    with Progress(*columns, console=console, transient=True, disable=not shown_here) as bar:
         task = bar.add_task(escape(visible(who)), total=1.0)
 
         def look() -> None:
             nonlocal quarters
             done = _number(share)
             bar.update(task, completed=done)
-            if not console.is_terminal and quarters < int(4 * done) < 4:
+            if not shown_here and quarters < int(4 * done) < 4:
                 quarters = int(4 * done)
                 left = (time.monotonic() - start) * (1 - done) / done
                 tell(f"{who}: {done:.0%} of the answers written, about {left:.0f} s left")

@@ -91,9 +91,10 @@ def run(args: argparse.Namespace) -> int:
         others = OtherPrograms()
         if args.ranks is not None:
             return measure_ranks.run(args, widths, contexts)
+        console = Console(stderr=True)
         with Progress(
-            *_columns(), console=Console(stderr=True), transient=True,
-            redirect_stdout=sys.stdout.isatty(),
+            *_columns(), console=console, transient=True, redirect_stdout=sys.stdout.isatty(),
+            disable=not console.is_terminal,  # elsewhere it would end in an empty line
         ) as progress:  # fmt: skip
             task = progress.add_task("bandwidth", total=len(args.models) * len(widths))
             device = bandwidth.measure_device()

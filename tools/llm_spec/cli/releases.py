@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return 2
     except (OSError, ValueError) as error:
-        print(f"{args.output} cannot be written: {error}.", file=sys.stderr)
+        why = error.strerror if isinstance(error, OSError) else error
+        print(f"{args.output} cannot be written: {why}.", file=sys.stderr)
         return 2
     return 0

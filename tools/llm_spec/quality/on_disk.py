@@ -63,6 +63,8 @@ def named(names: Sequence[str]) -> list[OnDisk]:
     found = []
     for name in names:
         path = Path(name).expanduser()
+        if not name.strip():  # as a variable of a shell that is not set
+            raise ValueError("--measure is given no name: write a directory, or a name after it.")
         if name in known:
             found.append(known[name])
         elif os.path.exists(path):
