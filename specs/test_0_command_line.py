@@ -4,6 +4,8 @@ On Linux a fast BLAS serves MLX only if it is loaded before MLX. `look` and `mea
 with the slow one, because `guard`, which they do not need, had imported MLX.
 """
 
+import json
+import os
 import subprocess
 import sys
 
@@ -49,6 +51,43 @@ def test_a_subcommand_that_computes_starts_before_mlx_is_imported(exhibit):
         f"modules that a subcommand imports = {imported}"
     )
     assert not early, says
+
+
+def let_it_through(monkeypatch):
+    monkeypatch.setitem(
+        globals(), "START", f"import errno; errno.EPIPE = errno.ENOSPC = 0; {START}"
+    )
+
+
+@pytest.mark.claim(id="0.245", falsifier=let_it_through)
+def test_an_output_that_cannot_be_written_ends_in_no_traceback(exhibit, tmp_path):
+    """`guard` prints into a pipe whose reader has ended, as `head` does, and on a full disk. Exit
+    code 1 would tell that a benchmark is slower."""
+    shares = [1.0] * 5
+    one = {"name": "one", "extra_info": {"shares": shares, "device_class": "here"}}
+    now, known = tmp_path / "now.json", tmp_path / "known.json"
+    now.write_text(json.dumps({"benchmarks": [one]}))
+    known.write_text(json.dumps({"here": {"one": shares}}))
+    reader, broken = os.pipe()
+    os.close(reader)
+    outputs = {"a broken pipe": broken}
+    if os.path.exists("/dev/full"):  # on Linux
+        outputs["a full disk"] = os.open("/dev/full", os.O_WRONLY)
+    found = {}
+    for name, output in outputs.items():
+        command = [sys.executable, "-c", f"{START}; raise SystemExit(main())", "guard", now, known]
+        run = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True)
+        os.close(output)
+        found[name] = run.returncode, run.stderr.strip()[-200:]
+    exhibit.table([[name, *end] for name, end in found.items()],
+                  columns=["output", "exit code", "said"], title="llm-spec guard")  # fmt: skip
+    full = "The output cannot be written: No space left on device."
+    wanted = {"a broken pipe": (141, ""), "a full disk": (WRONG_USAGE, full)}
+    wanted = {name: wanted[name] for name in found}
+
+    says = exhibit.measured("exit codes and sentences", found, should_be=wanted)
+
+    assert found == wanted, says
 
 
 REFUSED = {

@@ -1,20 +1,34 @@
 """`llm-spec SUBCOMMAND …`, also as `python -m llm_spec`."""
 
 import argparse
+import errno
 import importlib
+import os
 import sys
 
 SUBCOMMANDS = ("report", "compare", "fit", "measure", "guard", "choose", "look", "releases")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand and return its exit code: 2 where the command line was wrong, 130 after
-    Ctrl-C."""
+    """Run one subcommand and return its exit code: 2 where the command line was wrong or nothing
+    more can be written, 130 after Ctrl-C, 141 where nobody reads what is printed any more (1 where
+    rich prints it)."""
     try:
-        return _run(argv)
+        code = _run(argv)
+        print(end="", flush=True)
+        return code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        # Python would write what is left as it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:  # `| head`
+            return 141
+        print(f"The output cannot be written: {error.strerror}.", file=sys.stderr)
+        return 2
 
 
 def _run(argv: list[str] | None) -> int:

@@ -25,9 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         written = as_markdown(load_results(path) for path in args.sweeps)
-        if args.output is None:
-            print(written)
-        else:
+        if args.output is not None:
             page = args.output.read_text(encoding="utf-8")
             write_atomically(args.output, within_markers(page, written))
     except ResultsError as error:
@@ -37,4 +35,6 @@ def run(args: argparse.Namespace) -> int:
         why = error.strerror if isinstance(error, OSError) else error
         print(f"{args.output} cannot be written: {why}.", file=sys.stderr)
         return 2
+    if args.output is None:
+        print(written)
     return 0
