@@ -90,6 +90,44 @@ def test_an_output_that_cannot_be_written_ends_in_no_traceback(exhibit, tmp_path
     assert found == wanted, says
 
 
+def forget_what_is_dropped(monkeypatch):
+    forgets = "import sys; from llm_spec.cli import command_line; "
+    forgets += "command_line._dropped = sys.__unraisablehook__"
+    monkeypatch.setitem(globals(), "START", f"{forgets}; {START}")
+
+
+DROPS = """
+import os, signal, time
+from llm_spec.cli import fit
+
+class Slow:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+def run(args):
+    Slow()
+    time.sleep(2)
+    return 0
+
+fit.run = run
+raise SystemExit(main(["fit"]))
+"""
+
+
+@pytest.mark.claim(id="0.246", falsifier=forget_what_is_dropped)
+def test_an_interrupt_that_a_finaliser_drops_ends_the_command(exhibit):
+    """A finaliser is interrupted; `fit` would then take two seconds more."""
+    command = [sys.executable, "-c", f"{START}{DROPS}"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    found = run.returncode, run.stderr.strip()[-200:]
+    exhibit.table([found], columns=["exit code", "said"], title="Ctrl-C in a finaliser")
+
+    says = exhibit.measured("exit code and sentence", found, should_be=(130, "Interrupted."))
+
+    assert found == (130, "Interrupted."), says
+
+
 REFUSED = {
     "an unknown model": ["qwen3-8c"],
     "no width": ["--bits", "7"],

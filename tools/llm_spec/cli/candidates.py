@@ -25,6 +25,7 @@ CLAIM, SPECS = "7.26", Path("specs/test_7_assistant.py")
 SUITE = ("specs", "fixtures", "tools")
 TICK = 0.5
 """Seconds between two looks at how far a model is."""
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 OFFLINE = {"HF_HUB_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 
 
@@ -106,16 +107,20 @@ def start_pytest(arguments: Sequence[str], log: Path, look: Callable[[], None]) 
 
 @contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside, so that the run that is waited for ends, too."""
+    """SIGTERM, and SIGHUP unless `nohup` asks to ignore it, raise KeyboardInterrupt inside, so that
+    the run that is waited for ends, too."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    heard = [each for each in ENDING if signal.getsignal(each) is signal.SIG_DFL]
+    for each in heard:
+        signal.signal(each, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each in heard:
+            signal.signal(each, signal.SIG_DFL)
 
 
 @contextmanager

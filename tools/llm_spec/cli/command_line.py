@@ -4,7 +4,9 @@ import argparse
 import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 
 SUBCOMMANDS = ("report", "compare", "fit", "measure", "guard", "choose", "look", "releases")
 
@@ -13,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit code: 2 where the command line was wrong or nothing
     more can be written, 130 after Ctrl-C, 141 where nobody reads what is printed any more (1 where
     rich prints it)."""
+    before, sys.unraisablehook = sys.unraisablehook, _dropped
     try:
         code = _run(argv)
         print(end="", flush=True)
@@ -29,6 +32,17 @@ def main(argv: list[str] | None = None) -> int:
             return 141
         print(f"The output cannot be written: {error.strerror}.", file=sys.stderr)
         return 2
+    finally:
+        sys.unraisablehook = before
+
+
+def _dropped(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Python drops an interrupt that comes in a finaliser: it comes again a moment later."""
+    if unraisable.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(unraisable)
+        return
+    main_thread = threading.main_thread().ident
+    threading.Timer(0.05, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
 
 
 def _run(argv: list[str] | None) -> int:
