@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# mlx_lm.lora learns the last lines of train.jsonl in no epoch, and always puts the same texts together.
+# mlx_lm.lora learns the last lines of train.jsonl in no epoch, and always joins the same texts in a batch.
 #
 # mlx-lm 0.32.2. One expects each epoch to shuffle the texts, so that what is left over of one epoch is
 # learned in another. The batches are cut once, and only their order is shuffled; what does not fill a batch
