@@ -187,6 +187,21 @@ def ends_have_ids(tokenizer: Any) -> Finding:
     return same("ids that end a text and stand for ordinary text", ordinary, [])
 
 
+@law
+def a_text_is_left_open(tokenizer: Any) -> Finding:
+    """A text is encoded without an end of sequence behind it: nothing follows an end.
+
+    Some are trained with one behind every text, and a tokenizer kept from training adds it to
+    prompts, too.
+    """
+    ids = tokenizer.encode(TEXTS[0])
+    if not ids:
+        return same("tokens of a text", 0, "some")
+    last = ids[-1]
+    behind = f"{last} ({tokenizer.decode([last])!r})" if last in tokenizer.eos_token_ids else "none"
+    return same("end of sequence that is encoded behind a text", behind, "none")
+
+
 def _is_ordinary(tokenizer: Any, id_: int) -> bool:
     text = tokenizer.decode([id_])
     return bool(text.strip()) and not MARKER.fullmatch(text.strip())
@@ -255,4 +270,5 @@ TEXT_LAWS = (
     words_of_the_vocabulary_are_written,
     streams_are_apart,
     ends_have_ids,
+    a_text_is_left_open,
 )
