@@ -84,6 +84,7 @@ def install(session: nox.Session, release: str | None) -> None:
     constraints = Path(session.create_tmp()) / f"constraints-{release or len(free)}.txt"
     constraints.write_text("\n".join(lines))
     session.install("-c", str(constraints), *wanted, *ALSO, *(["--upgrade"] if free else []))
+    session.install("--no-deps", "-e", ".")  # only_specs, which pytest loads first
 
 
 def without_bounds(requirement: Requirement) -> Requirement:

@@ -15,6 +15,7 @@ from mlx_lm.utils import load_tokenizer
 from fixtures.doubles import damaged
 from fixtures.doubles.damaged import ROOM, copies, view_of
 from fixtures.doubles.refusals import is_one_sentence
+from fixtures.doubles.suite_run import start_pytest
 from llm_spec import directory as directories
 from llm_spec.directory import (
     BadModel,
@@ -173,6 +174,32 @@ def test_no_code_of_a_model_is_executed(exhibit, tmp_path, monkeypatch):
     says = exhibit.measured("executed, or within reach", executed + within_reach, should_be=[])
 
     assert not executed + within_reach, says
+
+
+def take_every_path_for_specs(monkeypatch):
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:only_specs")
+
+
+@pytest.mark.claim(id="0.247", falsifier=take_every_path_for_specs)
+def test_no_conftest_of_a_model_is_run(exhibit, tmp_path):
+    """pytest takes the value of an option that it does not know yet for a path to specs. Each is
+    refused here, for there is no model in the directory; its conftest.py leaves a file."""
+    ran, code = tmp_path / "ran", tmp_path / "model" / "conftest.py"
+    code.parent.mkdir()
+    code.write_text(f"open({str(ran)!r}, 'a').close()")
+    rows = []
+    for option in ("--model", "--reference", "--adapter"):
+        run = start_pytest("specs", option, code.parent)
+        said = "".join(run.communicate()).strip()
+        rows.append([option, run.returncode, said[-200:], ran.exists()])
+        ran.unlink(missing_ok=True)
+    exhibit.table(rows, columns=["option", "exit code", "said", "code ran"], title="conftest.py")
+    executed = [option for option, _, _, was_run in rows if was_run]
+
+    says = exhibit.measured("options whose conftest.py ran", executed, should_be=[])
+
+    assert {code for _, code, *_ in rows} == {4}, f"exit codes and sentences = {rows}"
+    assert not executed, says
 
 
 def see_nothing(monkeypatch):
