@@ -52,17 +52,24 @@ def test_random_tokens_are_predicted_when_they_come_again(trained, exhibit):
 @pytest.mark.claim(id="9.113", falsifier=permute_queries_and_keys)
 def test_queries_and_keys_predict_best_in_the_order_they_are_stored_in(trained, exhibit):
     """Bits per token of a text with the rows of each head of q and k in three orders: GGUF files
-    and those of Meta have pairs side by side, MLX and transformers have halves."""
+    and those of Meta have pairs side by side, MLX and transformers have halves. Another order must
+    save three standard errors: where positions are scaled wrongly, each order is as bad."""
     found = context.bits_by_row_order(trained.model, text_of(trained)[:64])
     if len(found) == 1:
         pytest.skip(MADE_OTHERWISE)
-    exhibit.bars(found, title="a text by the order of q's and k's rows", axis="bits per token")
-    best = min(found, key=found.__getitem__)
-    look = "in order" if best == "as stored" else f"permuted: they predict better with {best}"
+    exhibit.bars(
+        {order: float(bits.mean()) for order, bits in found.items()},
+        title="a text by the order of q's and k's rows", axis="bits per token",
+    )  # fmt: skip
+    stored = found.pop("as stored")
+    saved = {order: rotary.saved(stored, bits) for order, bits in found.items()}
+    best = max(saved, key=lambda order: saved[order].bits)
+    permuted = saved[best].bits > ERRORS * saved[best].error
+    look = f"permuted: they predict better with {best}" if permuted else "in order"
 
     says = exhibit.measured("rows of q and k", look, should_be="in order")
 
-    assert best == "as stored", says
+    assert look == "in order", says
 
 
 def permute_four_layers(trained):

@@ -16,7 +16,7 @@ import numpy as np
 from mlx import nn
 
 from llm_spec.model.row_order import in_halves, in_pairs
-from llm_spec.quality.likelihood import logprobs_of, teacher_forced_logits, token_logprobs
+from llm_spec.quality.likelihood import logprobs_of, token_logprobs
 
 SHORT = 4  # tokens that a short prefix keeps
 REPEATED = 32  # random tokens that come twice
@@ -79,9 +79,9 @@ def rows_in_another_order(model: nn.Module, interleaved: bool) -> Iterator[bool]
                 projection[name] = array
 
 
-def bits_by_row_order(model: nn.Module, token_ids: list[int]) -> dict[str, float]:
-    """Bits per token of a text with the rows of q and k as they are, and in both other orders;
-    only as they are where no rows are turned in pairs."""
+def bits_by_row_order(model: nn.Module, token_ids: list[int]) -> dict[str, np.ndarray]:
+    """Bits of each token of a text, (tokens - 1,), with the rows of q and k as they are, and in
+    both other orders; only as they are where no rows are turned in pairs."""
     found = {"as stored": _bits(model, token_ids)}
     for name, interleaved in (("pairs taken apart", False), ("halves interleaved", True)):
         with rows_in_another_order(model, interleaved) as has_rows:
@@ -90,6 +90,5 @@ def bits_by_row_order(model: nn.Module, token_ids: list[int]) -> dict[str, float
     return found
 
 
-def _bits(model: Any, token_ids: list[int]) -> float:
-    logits = teacher_forced_logits(model, token_ids)
-    return -float(logprobs_of(logits, token_ids).mean()) / log(2)
+def _bits(model: Any, token_ids: list[int]) -> np.ndarray:
+    return -token_logprobs(model, token_ids) / log(2)
