@@ -18,7 +18,7 @@ from llm_spec.performance import rank_costs
 from llm_spec.performance.rank_costs import Decoding
 from llm_spec.ranks import MOST, Ranks, RanksFailed
 
-PROGRAM = (sys.executable, "-m", "llm_spec.performance.on_ranks")
+PROGRAM = (sys.executable, "-P", "-m", "llm_spec.performance.on_ranks")
 SECONDS = 3600.0  # that one model may take
 MOST_ROWS = 1024  # decoded at once
 SCHEMA = 1

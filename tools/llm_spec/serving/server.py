@@ -18,7 +18,7 @@ from llm_spec.processes.leash import Leash
 from llm_spec.ranks.ring import Ring, free_port, is_taken
 from llm_spec.text.untrusted import one_line
 
-MLX_LM = (sys.executable, "-m", "mlx_lm", "server")
+MLX_LM = (sys.executable, "-P", "-m", "mlx_lm", "server")  # nothing from the working directory
 PATIENCE = 120.0  # seconds until it serves: a slow, busy machine needs 20 for the imports
 
 
