@@ -98,11 +98,6 @@ class Disk:
         """Bytes of weights."""
         return sum(self.tensors.values())
 
-    @property
-    def file_bytes(self) -> int:
-        """Bytes of the files: weights and headers."""
-        return self.data_bytes + self.header_bytes
-
 
 def groups(model: nn.Module | Walk) -> list[WeightGroup]:
     """Every parameter of `model` once, quantised arrays joined under the weight they stand for. A

@@ -110,16 +110,6 @@ def measure_speed(
     )
 
 
-def decode_rate(model: nn.Module, prompt: Sequence[int], generated: int, rounds: int = 5) -> Sample:
-    """Tokens per second while writing `generated` tokens after `prompt`."""
-    return measure_speed(model, prompt, generated, rounds).decode
-
-
-def prefill_rate(model: nn.Module, prompt: Sequence[int], rounds: int = 5) -> Sample:
-    """Tokens per second while reading `prompt`, up to and with the first token made."""
-    return measure_speed(model, prompt, 2, rounds).prefill
-
-
 def batch_ceiling(
     model: nn.Module, prompt: Sequence[int], rows: int, steps: int = 16, rounds: int = 4
 ) -> float:

@@ -97,10 +97,6 @@ class Histories:
         self.rounded = True
         self.rows = [_rounded(row) for row in self.rows]
 
-    def copied_rows(self) -> list[Row]:
-        """The histories as they are now."""
-        return list(self.rows)
-
     def take_rows(self, rows: list[Row]) -> None:
         """Replace the histories."""
         self.rows = list(rows)

@@ -100,10 +100,6 @@ def _states_a_base(part: object) -> bool:
     return isinstance(part, dict) and isinstance(part.get("rope_theta"), int | float)
 
 
-def _stands_in_parameters(config: dict[str, Any]) -> bool:
-    return "rope_theta" in (text_config(config).get("rope_parameters") or {})
-
-
 def _with_base(case: Case, base: float, nested: bool) -> nn.Module:
     """The model with another base, in rope_parameters or beside it."""
     config = copy.deepcopy(case.config)
