@@ -4,7 +4,8 @@ Loaded and fused by mlx-lm's own functions, as `mlx_lm.fuse` does.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ from mlx_lm.utils import dequantize_model
 from llm_spec.model.float32 import float32_fits, shared_copy, unpacked, widen
 from llm_spec.model.storage import Way, grids_of, storage_of
 from llm_spec.numerics import tolerances
+from llm_spec.observe.hooks import patched
 from llm_spec.observe.rounding import rounding_noise
 from llm_spec.quality.arrays import share_beyond
 
@@ -64,8 +66,9 @@ class Adapted:
     @cached_property
     def unpacked_logits(self) -> np.ndarray:
         """Logits of the dequantised fuse, made and computed in float32."""
-        model = _fuse(_widened(self._adapted(_widened(self.load()))), dequantize=True)
-        return self._logits(_widened(dequantize_model(model)))
+        with _unpacking_to_float32():
+            model = _fuse(_widened(self._adapted(_widened(self.load()))), dequantize=True)
+            return self._logits(_widened(dequantize_model(model)))
 
     @cached_property
     def rounding(self) -> float:
@@ -199,6 +202,19 @@ def _fuse(model: nn.Module, dequantize: bool) -> nn.Module:
     if fused:
         model.update_modules(tree_unflatten(fused))
     return model
+
+
+@contextmanager
+def _unpacking_to_float32() -> Iterator[None]:
+    """Let mx.dequantize give float32. Of mxfp4 and its like it gives bfloat16, to which mlx-lm then
+    rounds base plus adapter."""
+    dequantize = mx.dequantize
+
+    def to_float32(*packed: Any, **how: Any) -> mx.array:
+        return dequantize(*packed, **{"dtype": mx.float32, **how})
+
+    with patched([(mx, "dequantize", to_float32)]):
+        yield
 
 
 def _to_compute_with(model: nn.Module) -> nn.Module:
