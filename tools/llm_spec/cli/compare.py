@@ -49,6 +49,11 @@ def run(args: argparse.Namespace) -> int:
         before, after = load_results(args.before), load_results(args.after)
         if problem := other_texts(before, after):
             raise ResultsError(problem)
+        for file, document, names_given in (
+            (args.before, before, set(pairs)), (args.after, after, set(pairs.values()))
+        ):  # fmt: skip
+            if missing := names_given - {claim["subject"] for claim in document["claims"]}:
+                raise ResultsError(f"--pair: {file} holds no model {min(missing)!r}.")
         comparison = compare(before, after, pairs)
         if args.output:
             write_comparison(comparison, _short_names(args.before, args.after), args.output)
