@@ -11,6 +11,7 @@ import functools
 import json
 import re
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 from mlx_lm import tokenizer_utils
@@ -192,8 +193,10 @@ def a_text_is_left_open(tokenizer: Any) -> Finding:
     """A text is encoded without an end of sequence behind it: nothing follows an end.
 
     Some are trained with one behind every text, and a tokenizer kept from training adds it to
-    prompts, too.
+    prompts, too. A model that embeds texts is asked for no answer, and may read all off that end.
     """
+    if (Path(tokenizer.name_or_path) / "modules.json").is_file():  # of sentence-transformers
+        return not_applicable("an end belongs to each text that a model embeds")
     ids = tokenizer.encode(TEXTS[0])
     if not ids:
         return same("tokens of a text", 0, "some")
