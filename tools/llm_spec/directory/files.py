@@ -160,6 +160,8 @@ def opened(root: Path, name: str) -> os.stat_result:
     try:
         target = path.resolve(strict=True)
         status = target.stat()
+    except PermissionError as error:
+        raise BadModel(f"{quoted(name)} cannot be reached: {error.strerror}.") from error
     except (OSError, RuntimeError) as error:
         raise BadModel(
             f"{quoted(name)} is a link that leads nowhere: fetch the model again."
