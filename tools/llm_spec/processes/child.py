@@ -1,6 +1,5 @@
 """A process that can be ended when it runs too long or too wide: for what only running can tell."""
 
-import contextlib
 import json
 import os
 import select
@@ -14,7 +13,7 @@ from typing import Any
 
 from llm_spec.numerics.units import show_bytes
 from llm_spec.processes.leash import Leash
-from llm_spec.processes.pipes import pipe
+from llm_spec.processes.pipes import close_pipes, pipe
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 4_000_000_000  # bytes of the process; an honest 8B takes 0.6 GB, for no weight is read
@@ -100,6 +99,4 @@ def _end(process: "subprocess.Popen[bytes]", leash: Leash) -> None:
         process.kill()
     process.wait()
     leash.close()
-    for end in (process.stdin, process.stdout):
-        with contextlib.suppress(BrokenPipeError):  # what it was told last and never read
-            pipe(end).close()
+    close_pipes(process)

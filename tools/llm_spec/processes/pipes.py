@@ -1,7 +1,9 @@
 """Messages between a process and the one that started it: lines of JSON, through its pipes."""
 
+import contextlib
 import json
 import os
+import subprocess
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -22,3 +24,10 @@ def pipe(opened: IO[bytes] | None) -> IO[bytes]:
     """The end of a pipe that `subprocess.Popen` was asked for."""
     assert opened is not None
     return opened
+
+
+def close_pipes(process: "subprocess.Popen[bytes]") -> None:
+    """Close both ends that this process holds, also where the other never read the last message."""
+    for end in (process.stdin, process.stdout):
+        with contextlib.suppress(BrokenPipeError):
+            pipe(end).close()

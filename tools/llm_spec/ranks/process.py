@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_spec.processes.pipes import pipe
+from llm_spec.processes.pipes import close_pipes, pipe
 from llm_spec.text.untrusted import one_line
 
 PEER_LOST = "connection to a peer was lost"  # as MLX's ring says where another rank has ended
@@ -99,7 +99,5 @@ class RankProcess:
     def close(self) -> None:
         """Wait for its end and close its files."""
         self._process.wait()
-        for end in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):  # what it was told last and never read
-                pipe(end).close()
+        close_pipes(self._process)
         self._output.close()

@@ -33,11 +33,11 @@ def matrices_differ(case: Case) -> Finding:
     for path, module in _with_matrices(case.model):
         experts = module.weight.ndim == 3 and hasattr(module, "num_experts")
         stack = module.weight if experts else module.weight[None]  # (experts, rows, columns)
-        held = np.array(_holds_numbers(module, stack))
+        held = np.array(_holds_numbers(module, stack)) if experts else None
         for i, sample in enumerate(_samples(stack)):
             compared += 1
             name = f"{path} of expert {i}" if experts else path
-            if experts and not held[i]:
+            if held is not None and not held[i]:
                 wrong.append(f"{name} (zeros)")
             if len(set(sample)) == 1:
                 continue
